@@ -20,7 +20,7 @@ void file_map_close(file_map *map);
 /* Reads a whole file of at most `limit` bytes; *text is NUL-terminated, the caller frees it. */
 nvllm_status file_read(char **text, size_t *len, const char *path, size_t limit, nvllm_error *err);
 
-bool file_exists(const char *path);      /* a regular file, or a link to one */
+bool file_exists(const char *path); /* a regular file, or a link to one */
 bool file_is_directory(const char *path);
 
 /* "dir/name" in memory of the caller's (free); NULL: out of memory. */

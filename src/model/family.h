@@ -1,0 +1,31 @@
+/* A family is a row of a table: only what config.json cannot say.
+ *
+ * Two rows never differ by a function pointer. A family that needs code adds a named block kind
+ * that all families may use. To add a family, see docs/add-a-family.md. */
+#ifndef NVLLM_MODEL_FAMILY_H
+#define NVLLM_MODEL_FAMILY_H
+
+#include "ops/rope.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+typedef struct {
+    const char *architecture;  /* config.json architectures[0] */
+    const char *model_type;    /* config.json model_type */
+    const char *gguf;          /* general.architecture, or NULL */
+    rope_pairing pairing;      /* in HF checkpoints */
+    rope_pairing gguf_pairing; /* in GGUF files: llama.cpp permutes q and k of its "llama" architecture */
+    bool qk_norm;              /* RMSNorm over each head of q and k */
+    bool q_bias;               /* biases on q, k and v where config.json has no key for them */
+    const char *bias_key;      /* config.json key for attention biases, or NULL */
+    const char *o_bias_key;    /* ... for the output projection's bias, or NULL */
+    const char *mlp_bias_key;  /* ... for the feed-forward biases, or NULL */
+    int32_t default_head_dim;  /* where config.json omits head_dim; 0: D / H */
+} family;
+
+const family *family_by_architecture(const char *architecture, const char *model_type); /* NULL: unknown */
+const family *family_by_gguf(const char *architecture);
+const family *family_table(size_t *count);
+
+#endif
