@@ -1,0 +1,60 @@
+# How the rooms become what people use: the shared and the static library, the program, and the installed tree.
+include(GNUInstallDirs)
+set(CMAKE_INSTALL_LIBDIR lib CACHE PATH "Libraries and pkg-config files, below the prefix" FORCE)
+
+# libnanovllm.so and libnanovllm.a hold the objects of all rooms; both export nvllm_* only (cmake/exports.map).
+function(nvllm_libraries)
+  get_property(rooms GLOBAL PROPERTY NVLLM_ROOMS)
+  set(objects "")
+  foreach(room ${rooms})
+    list(APPEND objects $<TARGET_OBJECTS:${room}>)
+  endforeach()
+  add_library(nanovllm SHARED ${objects})
+  add_library(nanovllm_static STATIC ${objects})
+  foreach(library nanovllm nanovllm_static)
+    set_target_properties(${library} PROPERTIES OUTPUT_NAME nanovllm LINKER_LANGUAGE C)
+    target_include_directories(${library} INTERFACE ${PROJECT_SOURCE_DIR}/include)
+    target_link_libraries(${library} PRIVATE PkgConfig::JANSSON PkgConfig::PCRE2 PkgConfig::UTF8PROC Threads::Threads m)
+  endforeach()
+  set_target_properties(nanovllm PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}
+    LINK_DEPENDS ${PROJECT_SOURCE_DIR}/cmake/exports.map)
+  target_link_options(nanovllm PRIVATE -Wl,--version-script=${PROJECT_SOURCE_DIR}/cmake/exports.map)
+endfunction()
+
+# The program links the rooms statically, so that it starts without searching for the library. It sees the public
+# header only: LINK_ONLY keeps the rooms' include folders away from it.
+function(nvllm_program)
+  add_executable(nano-vllm ${ARGN})
+  target_include_directories(nano-vllm PRIVATE ${PROJECT_SOURCE_DIR}/include)
+  target_link_libraries(nano-vllm PRIVATE $<LINK_ONLY:nvllm_api> PkgConfig::JANSSON PkgConfig::EDIT m)
+  add_custom_command(OUTPUT nano-vllm.1 nano-vllm.bash
+    COMMAND nano-vllm --man > nano-vllm.1
+    COMMAND nano-vllm --completion > nano-vllm.bash
+    DEPENDS nano-vllm VERBATIM)
+  add_custom_target(manual ALL DEPENDS ${CMAKE_CURRENT_BINARY_DIR}/nano-vllm.1)
+endfunction()
+
+function(nvllm_install)
+  install(TARGETS nano-vllm nanovllm nanovllm_static)
+  install(FILES ${PROJECT_SOURCE_DIR}/include/nanovllm.h TYPE INCLUDE)
+  configure_file(${PROJECT_SOURCE_DIR}/cmake/nanovllm.pc.in nanovllm.pc @ONLY)
+  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/nanovllm.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/nano-vllm.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/nano-vllm.bash
+          DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME nano-vllm)
+  install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+  install(DIRECTORY ${PROJECT_SOURCE_DIR}/models/demo
+          DESTINATION ${CMAKE_INSTALL_DATADIR}/nano-vllm/models OPTIONAL)
+endfunction()
+
+function(nvllm_products)
+  file(GLOB api CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/api/*.c)
+  file(GLOB cli CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cli/*.c)
+  if(NOT api OR NOT cli)
+    message(STATUS "nano-vllm: src/api or src/cli has no sources yet, so only the rooms are built")
+    return()
+  endif()
+  nvllm_libraries()
+  nvllm_program(${cli})
+  nvllm_install()
+endfunction()

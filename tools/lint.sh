@@ -1,0 +1,30 @@
+#!/bin/sh
+# What `make lint` runs: warnings as errors, clang-format, the layer check, cppcheck. Runs all, then fails if any did.
+set -u
+failed=
+step()
+{
+    name=$1
+    shift
+    if log=$("$@" 2>&1); then
+        echo "lint: $name ok"
+    else
+        printf '%s\n' "$log"
+        echo "lint: $name FAILED"
+        failed="$failed $name"
+    fi
+}
+formatted()
+{
+    git ls-files '*.c' '*.h' | xargs clang-format-14 --dry-run -Werror
+}
+checked()
+{
+    cppcheck --enable=warning,performance,portability --inline-suppr --suppressions-list=tools/cppcheck.txt \
+        --error-exitcode=1 --std=c11 --quiet -j 2 -DNDEBUG -I include -I src src examples
+}
+step warnings cmake --build --preset lint
+step format formatted
+step layers python3 tools/check_layers.py
+step cppcheck checked
+[ -z "$failed" ]
