@@ -1,0 +1,64 @@
+/* A backend is one const struct of function pointers: memory, and a function for every kind of op.
+ *
+ * A missing op is reported when the backend is opened, by name, never at step 1,000. Backends compiled into this
+ * binary stand in the one table of backend.c. "reference" runs the plain formulas and is the oracle for the others. */
+#ifndef NVLLM_BACKEND_BACKEND_H
+#define NVLLM_BACKEND_BACKEND_H
+
+#include "base/error.h"
+#include "ops/attention.h"
+#include "ops/embed.h"
+#include "ops/gather.h"
+#include "ops/linear.h"
+#include "ops/op.h"
+#include "ops/rmsnorm.h"
+#include "ops/rope.h"
+#include "ops/silu_mul.h"
+
+typedef struct backend backend;
+
+typedef union {
+    op_embed_args embed;
+    op_rope_table_args rope_table;
+    op_rmsnorm_args rmsnorm;
+    op_linear_args linear;
+    op_rope_args rope;
+    op_kv_write_args kv_write;
+    op_attention_args attention;
+    op_silu_mul_args silu_mul;
+    op_gather_args gather;
+} op_args;
+
+typedef struct {
+    int threads;     /* CPU: 0: one per physical core */
+    const char *isa; /* CPU: "scalar", "avx2", "avx512"; NULL: the best this machine runs */
+} backend_options;
+
+typedef struct {
+    const char *name;
+    nvllm_status (*open)(backend **out, const backend_options *options, nvllm_error *err);
+    void (*close)(backend *b);
+    /* Zeroed memory that ops may use, 64-byte aligned; NULL: not available. */
+    void *(*alloc)(backend *b, size_t bytes);
+    void (*free)(backend *b, void *memory, size_t bytes);
+    /* Makes at least `bytes` of scratch available to the ops. */
+    nvllm_status (*reserve_scratch)(backend *b, size_t bytes, nvllm_error *err);
+    void (*op[OP_COUNT])(backend *b, const op_args *args);
+} backend_type;
+
+struct backend {
+    const backend_type *type;
+    int threads;
+    const char *isa; /* what runs: "avx512", ...; "plain" for the reference */
+};
+
+/* `name`: "auto", "cpu" or "reference". Fails by name for unknown devices and for ops that a backend lacks. */
+nvllm_status backend_open(backend **out, const char *name, const backend_options *options, nvllm_error *err);
+void backend_close(backend *b);
+
+/* The CPU context of the CPU backend, for probes; NULL for other backends. */
+const cpu_context *backend_cpu_context(const backend *b);
+
+extern const backend_type backend_cpu, backend_reference;
+
+#endif

@@ -1,0 +1,72 @@
+/* The reference backend: the plain formula of every op on one thread. Slow on purpose; the oracle of the others. */
+#include "backend/backend.h"
+
+#include <stdlib.h>
+
+/* clang-format off */
+static void run_embed(backend *b, const op_args *a) { (void)b; op_embed_ref(&a->embed); }
+static void run_rope_table(backend *b, const op_args *a) { (void)b; op_rope_table_ref(&a->rope_table); }
+static void run_rmsnorm(backend *b, const op_args *a) { (void)b; op_rmsnorm_ref(&a->rmsnorm); }
+static void run_linear(backend *b, const op_args *a) { (void)b; op_linear_ref(&a->linear); }
+static void run_rope(backend *b, const op_args *a) { (void)b; op_rope_ref(&a->rope); }
+static void run_kv_write(backend *b, const op_args *a) { (void)b; op_kv_write_ref(&a->kv_write); }
+static void run_attention(backend *b, const op_args *a) { (void)b; op_attention_ref(&a->attention); }
+static void run_silu_mul(backend *b, const op_args *a) { (void)b; op_silu_mul_ref(&a->silu_mul); }
+static void run_gather(backend *b, const op_args *a) { (void)b; op_gather_ref(&a->gather); }
+/* clang-format on */
+
+static nvllm_status reference_open(backend **out, const backend_options *options, nvllm_error *err)
+{
+    (void)options;
+    backend *b = calloc(1, sizeof *b);
+    if (!b) return error_memory(err, sizeof *b, "the reference backend");
+    b->type = &backend_reference;
+    b->threads = 1;
+    b->isa = "plain";
+    *out = b;
+    return NVLLM_OK;
+}
+
+static void reference_close(backend *b)
+{
+    free(b);
+}
+
+static void *reference_alloc(backend *b, size_t bytes)
+{
+    (void)b;
+    return calloc(1, bytes);
+}
+
+static void reference_free(backend *b, void *memory, size_t bytes)
+{
+    (void)b;
+    (void)bytes;
+    free(memory);
+}
+
+static nvllm_status reference_reserve_scratch(backend *b, size_t bytes, nvllm_error *err)
+{
+    (void)b;
+    (void)bytes;
+    (void)err;
+    return NVLLM_OK;
+}
+
+const backend_type backend_reference = {
+    .name = "reference",
+    .open = reference_open,
+    .close = reference_close,
+    .alloc = reference_alloc,
+    .free = reference_free,
+    .reserve_scratch = reference_reserve_scratch,
+    .op = {[OP_EMBED] = run_embed,
+           [OP_ROPE_TABLE] = run_rope_table,
+           [OP_RMSNORM] = run_rmsnorm,
+           [OP_LINEAR] = run_linear,
+           [OP_ROPE] = run_rope,
+           [OP_KV_WRITE] = run_kv_write,
+           [OP_ATTENTION] = run_attention,
+           [OP_SILU_MUL] = run_silu_mul,
+           [OP_GATHER] = run_gather},
+};

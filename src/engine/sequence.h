@@ -1,0 +1,59 @@
+/* One request's state in the engine: its tokens, how many of them are in the KV cache, its pages, its sampling.
+ *
+ * All its memory is one arena, sized when the request is added, so a step allocates nothing. */
+#ifndef NVLLM_ENGINE_SEQUENCE_H
+#define NVLLM_ENGINE_SEQUENCE_H
+
+#include "base/arena.h"
+#include "base/error.h"
+#include "ops/sample.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What a sequence is asked to do. Pointers are copied by sequence_new. */
+typedef struct {
+    const int32_t *prompt; /* [n_prompt], n_prompt >= 1 */
+    int32_t n_prompt;
+    int32_t max_tokens; /* to generate; 0 for a score request */
+    int32_t min_tokens;
+    sample_params sampling;
+    const sample_bias *bias;
+    int32_t n_bias;
+    const int32_t *stop_ids; /* [n_stop_ids] end of sequence ids and the request's own */
+    int32_t n_stop_ids;
+    int32_t top_logprobs; /* -1: none; K: also the K best */
+    float *score; /* not NULL: [n_prompt] log-probability of each prompt token, the caller's until the end */
+} sequence_request;
+
+typedef struct sequence sequence;
+struct sequence {
+    sequence *next; /* in the engine's queue */
+    uint64_t id;
+    arena memory;
+    sequence_request request;
+    int32_t *tokens;              /* [n_prompt + max_tokens] */
+    int32_t n_tokens, n_computed; /* known; in the KV cache */
+    int32_t *pages, n_pages;
+    sample_count *counts; /* distinct tokens so far; NULL without penalties */
+    int32_t n_counts;
+    int32_t *count_index; /* open addressing over counts, -1: empty; capacity is a power of two */
+    uint32_t count_mask;
+    bool cancelled; /* asked to end; answered by the next step */
+    bool ended;     /* has had its last event */
+};
+
+nvllm_status sequence_new(sequence **out, const sequence_request *request, uint64_t id, int32_t max_pages,
+                          nvllm_error *err);
+void sequence_free(sequence *s);
+
+void sequence_push(sequence *s, int32_t token); /* a generated token */
+
+static inline int32_t sequence_generated(const sequence *s)
+{
+    return s->n_tokens - s->request.n_prompt;
+}
+
+bool sequence_is_stop(const sequence *s, int32_t token);
+
+#endif
