@@ -29,6 +29,8 @@ typedef struct {
     float attention_factor;                  /* yarn: cos and sin are multiplied by it; 1 otherwise */
     int32_t original_context;                /* llama3, yarn */
     bool truncate;                           /* yarn: correction range rounded to whole dimensions */
+    const float *divisors; /* [C/2] each frequency is divided by its own, or NULL; GGUF's form
+                                                of llama3 scaling, borrowed from the open file */
 } rope_config;
 
 typedef struct {
@@ -44,7 +46,8 @@ typedef struct {
     bool slides[CONFIG_MAX_LAYERS]; /* layer l uses the window */
     dtype type;  /* torch_dtype / dtype; the stored tensors decide, this is for random weights */
     int32_t bos; /* -1: none */
-    int32_t eos[CONFIG_MAX_EOS], n_eos;
+    int32_t eos[CONFIG_MAX_EOS],
+        n_eos; /* distinct ids below V; others can never be sampled and are left out */
 } model_config;
 
 /* From config.json's text; `name` is used in error sentences. Both spellings are read: rope_theta + rope_scaling
@@ -55,6 +58,16 @@ nvllm_status config_read_json(model_config *out, const char *text, size_t len, c
 /* From a GGUF's keys (general.architecture, <arch>.context_length, ...). */
 struct gguf;
 nvllm_status config_read_gguf(model_config *out, const struct gguf *file, nvllm_error *err);
+
+/* The checks that both readers end with; `name` is the file, `keys` how it spells the fields. */
+typedef struct {
+    const char *heads, *kv_heads, *hidden, *head_dim;
+} config_keys;
+nvllm_status config_check(const model_config *config, const char *name, const config_keys *keys,
+                          nvllm_error *err);
+
+/* Adds an end-of-sequence id unless it is there already or not below V; ids past CONFIG_MAX_EOS are an error. */
+nvllm_status config_add_eos(model_config *config, int64_t id, const char *name, nvllm_error *err);
 
 /* inv_freq[C/2]: the rotation per position of each pair, scaling included (float32, as the reference computes it). */
 void config_rope_frequencies(const model_config *config, float *inv_freq);
