@@ -21,7 +21,7 @@ struct engine {
     int32_t n_waiting, n_running;
     sequence **running;   /* [max_sequences], in order of admission */
     step_row *rows;       /* [max_sequences] */
-    engine_event *events; /* [2 * max_sequences + 1]: ends of cancelled ones, then this step's */
+    engine_event *events; /* [3 * max_sequences]: at most one end, one start and one token each */
     int32_t n_events;
     sample_logprob *top; /* [max_sequences, ENGINE_MAX_TOP_LOGPROBS] */
     float *raw_logits;   /* [V] of the row being sampled */
@@ -61,7 +61,7 @@ static nvllm_status open_parts(engine *e, backend *b, nvllm_error *err)
     if (st) return st;
     e->running = calloc(R, sizeof *e->running);
     e->rows = calloc(R, sizeof *e->rows);
-    e->events = calloc(2 * R + 1, sizeof *e->events);
+    e->events = calloc(3 * R, sizeof *e->events);
     e->top = calloc(R * ENGINE_MAX_TOP_LOGPROBS, sizeof *e->top);
     e->raw_logits = calloc((size_t)e->model->config.V, sizeof *e->raw_logits);
     e->sample_scratch = malloc(sample_scratch(e->model->config.V));
@@ -219,6 +219,7 @@ static void admit_waiting(engine *e)
         int32_t need = pages_for((int64_t)s->request.n_prompt + s->request.max_tokens);
         if (e->n_running == e->options.max_sequences || !kv_pages_take(&e->pages, s->pages, need)) return;
         s->n_pages = need;
+        emit(e, s, ENGINE_STARTED, -1);
         e->running[e->n_running++] = pop_waiting(e);
     }
 }

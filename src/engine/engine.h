@@ -20,9 +20,16 @@ typedef struct {
     dtype kv_type;
 } engine_options;
 
-typedef enum { ENGINE_TOKEN, ENGINE_STOP, ENGINE_LENGTH, ENGINE_CANCELLED, ENGINE_SCORED } engine_event_kind;
+typedef enum {
+    ENGINE_STARTED,
+    ENGINE_TOKEN,
+    ENGINE_STOP,
+    ENGINE_LENGTH,
+    ENGINE_CANCELLED,
+    ENGINE_SCORED
+} engine_event_kind;
 
-/* STOP, LENGTH: the sequence's last token, and its end. CANCELLED and SCORED carry none (token -1). */
+/* STARTED: admitted, its first tokens are in this step. STOP, LENGTH: the sequence's last token, and its end. STARTED, CANCELLED and SCORED carry none (token -1). */
 typedef struct {
     uint64_t id;
     engine_event_kind kind;

@@ -90,12 +90,12 @@ const weight *weights_get(const weights *w, weight_role role, int32_t layer)
     return found->data ? found : NULL;
 }
 
-static void tensor_name(char *out, size_t size, const role_row *row, int32_t layer, bool gguf)
+static void tensor_name(char *out, size_t size, const role_row *row, int32_t layer, bool is_gguf)
 {
     if (!row->per_layer)
-        snprintf(out, size, "%s", gguf ? row->gguf : row->hf);
+        snprintf(out, size, "%s", is_gguf ? row->gguf : row->hf);
     else
-        snprintf(out, size, gguf ? "blk.%d.%s" : "model.layers.%d.%s", layer, gguf ? row->gguf : row->hf);
+        snprintf(out, size, is_gguf ? "blk.%d.%s" : "model.layers.%d.%s", layer, is_gguf ? row->gguf : row->hf);
 }
 
 static nvllm_status check_shape(const tensor *t, int32_t rows, int32_t cols, bool vector, nvllm_error *err)

@@ -1,0 +1,188 @@
+/* Every family against transformers' float32 run, per layer and end to end: logits of every prompt position, the
+ * residual stream after each layer where the fixture has it, and 64 greedy tokens; on the reference backend and on
+ * the CPU backend with each instruction set that this machine runs.
+ *
+ * Bound: 1e-5 of the largest logit for float32 weights; for bf16 and f16 the error that the reference itself makes
+ * when it is run in that format. */
+#include "support/test.h"
+#include "support/family.h"
+#include "engine/step_batch.h"
+
+#include <math.h>
+
+#define S 16
+
+typedef struct {
+    const char *device, *isa;
+} target;
+
+static int targets(target *out)
+{
+    static const char *const isas[] = {"scalar", "avx2", "avx512"};
+    int n = 0;
+    out[n++] = (target){"reference", NULL};
+    for (int i = 0; i <= (int)cpu_isa_detect(); i++) out[n++] = (target){"cpu", isas[i]};
+    return n;
+}
+
+typedef struct {
+    const family_model *family;
+    const char *name;
+    float worst; /* relative to the layer's largest value */
+    int compared;
+} layer_check;
+
+/* After a layer's last op: the residual stream against the reference's. */
+static void compare_layer(void *context, const runner *r, int32_t op_index, const batch *step)
+{
+    layer_check *check = context;
+    const graph *g = &check->family->model->graph;
+    const graph_op *op = &g->ops[op_index];
+    if (op->kind != OP_LINEAR || op->layer < 0 || op->w[0] != W_DOWN) return;
+    char name[32];
+    snprintf(name, sizeof name, "layer.%d", op->layer);
+    const float *want = family_tensor(check->family, name);
+    if (!want) return;
+    int32_t stride;
+    const float *x = runner_buffer(r, BUF_X, &stride);
+    float most = 0, error = 0;
+    for (int32_t i = 0; i < step->T * stride; i++) {
+        most = fmaxf(most, fabsf(want[i]));
+        error = fmaxf(error, fabsf(want[i] - x[i]));
+    }
+    check->worst = fmaxf(check->worst, error / most);
+    check->compared++;
+}
+
+static runner *open_runner(const family_model *f, backend *b, int32_t pages)
+{
+    nvllm_error err = {0};
+    runner *r;
+    runner_options o = {.max_tokens = f->n_prompt,
+                        .max_logits = f->n_prompt,
+                        .max_context = pages * S,
+                        .pages = pages,
+                        .page_slots = S,
+                        .kv_type = model_default_kv_type(f->model)};
+    if (runner_open(&r, f->model, b, &o, &err)) fail_msg("%s", err.message);
+    return r;
+}
+
+/* All prompt positions in one step, with pages in reverse order. */
+static float *run_prompt(runner *r, const family_model *f, int32_t pages)
+{
+    static int32_t pos[512], slot[512], row[512], table[64];
+    int32_t row_start[2] = {0, f->n_prompt}, kv_len[1] = {f->n_prompt};
+    for (int32_t p = 0; p < pages; p++) table[p] = pages - 1 - p;
+    for (int32_t t = 0; t < f->n_prompt; t++) {
+        pos[t] = row[t] = t;
+        slot[t] = table[t / S] * S + t % S;
+    }
+    return runner_step(r, &(batch){.T = f->n_prompt,
+                                   .R = 1,
+                                   .N = f->n_prompt,
+                                   .P = pages,
+                                   .tokens = f->prompt,
+                                   .pos = pos,
+                                   .slot = slot,
+                                   .row_start = row_start,
+                                   .kv_len = kv_len,
+                                   .pages = table,
+                                   .logit_row = row});
+}
+
+static void check_logits(const family_case *c, const target *t)
+{
+    family_model f;
+    family_open(&f, c);
+    backend *b = family_backend(t->device, t->isa, 2);
+    int32_t pages = (f.n_prompt + S - 1) / S;
+    runner *r = open_runner(&f, b, pages);
+    layer_check layers = {.family = &f, .name = c->name};
+    runner_set_hook(r, compare_layer, &layers);
+    float *logits = run_prompt(r, &f, pages), error = 0;
+    for (int64_t i = 0; i < (int64_t)f.n_prompt * f.model->config.V; i++)
+        error = fmaxf(error, fabsf(logits[i] - f.logits[i]));
+    error /= f.max_logit;
+    float bound = f.wide ? 1e-5f : f.low_error;
+    if (!(error < bound) || !(layers.worst < bound))
+        fail_msg("%s on %s %s: logits off by %g, layers by %g, allowed %g", c->name, t->device,
+                 t->isa ? t->isa : "", (double)error, (double)layers.worst, (double)bound);
+    print_message("%-34s %-9s %-6s error %.2e of %.2e, %d layers %.2e\n", c->name, t->device,
+                  t->isa ? t->isa : "", (double)error, (double)bound, layers.compared, (double)layers.worst);
+    runner_close(r);
+    backend_close(b);
+    family_close(&f);
+}
+
+static void families_logits_of_every_position_equal_the_reference(void **state)
+{
+    (void)state;
+    static family_case cases[FAMILY_MAX];
+    target t[8];
+    int n = family_cases(cases), n_targets = targets(t);
+    assert_true(n >= 29);
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n_targets; j++) check_logits(&cases[i], &t[j]);
+}
+
+/* Identical tokens, or a first difference where the reference itself was nearly undecided. */
+static void check_greedy(const family_case *c, const target *t)
+{
+    family_model f;
+    nvllm_error err = {0};
+    family_open(&f, c);
+    backend *b = family_backend(t->device, t->isa, 2);
+    engine *e;
+    engine_options o = {.context = 96,
+                        .max_sequences = 2,
+                        .step_tokens = 32,
+                        .kv_tokens = 192,
+                        .kv_type = model_default_kv_type(f.model)};
+    if (engine_open(&e, f.model, b, &o, &err)) fail_msg("%s: %s", c->name, err.message);
+    sequence_request q = {.prompt = f.prompt,
+                          .n_prompt = 16,
+                          .max_tokens = f.n_greedy,
+                          .top_logprobs = -1,
+                          .sampling = {.top_p = 1, .repetition_penalty = 1}};
+    assert_int_equal(engine_add(e, &q, 1, &err), NVLLM_OK);
+    float near_tie = (f.wide ? 1e-5f : f.low_error) * f.max_logit;
+    int32_t made = 0;
+    bool differs = false;
+    while (!engine_idle(e)) {
+        const engine_event *events;
+        int32_t n = engine_step(e, &events);
+        for (int32_t i = 0; i < n && !differs; i++) {
+            if (events[i].token < 0) continue;
+            differs = events[i].token != f.greedy[made];
+            if (differs && !(f.greedy_gap[made] < near_tie))
+                fail_msg("%s on %s %s: token %d is %d, expected %d with a gap of %g", c->name, t->device,
+                         t->isa ? t->isa : "", made, events[i].token, f.greedy[made],
+                         (double)f.greedy_gap[made]);
+            made++;
+        }
+    }
+    assert_true(differs || made == f.n_greedy);
+    engine_close(e);
+    backend_close(b);
+    family_close(&f);
+}
+
+static void families_greedy_tokens_equal_the_reference(void **state)
+{
+    (void)state;
+    static family_case cases[FAMILY_MAX];
+    target t[8];
+    int n = family_cases(cases), n_targets = targets(t);
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n_targets; j++) check_greedy(&cases[i], &t[j]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(families_logits_of_every_position_equal_the_reference),
+        cmocka_unit_test(families_greedy_tokens_equal_the_reference),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
