@@ -1,0 +1,142 @@
+/* The table of commands, with the options that only one of them takes. */
+#include "cli.h"
+
+#define AT(field) offsetof(cli_args, field)
+
+static const cli_option options_json[] = {
+    {"json", 0, OPTION_FLAG, AT(json), NULL, "one JSON document on stdout"},
+    {NULL},
+};
+
+static const cli_option options_run[] = {
+    {"prompt", 'p', OPTION_TEXT, AT(prompt), "TEXT",
+     "the prompt; - reads it from stdin, without its last newline"},
+    {"chat", 0, OPTION_FLAG, AT(chat), NULL,
+     "put the prompt through the chat template (default where there is one)"},
+    {"raw", 0, OPTION_FLAG, AT(raw), NULL, "continue the prompt as it is"},
+    {"system", 0, OPTION_TEXT, AT(system), "TEXT", "system message"},
+    {"logprobs", 0, OPTION_INTEGER, AT(logprobs), "K",
+     "log-probability of each token and of the K best, on stderr or in --json", 0, 20},
+    {NULL},
+};
+
+static const cli_option options_chat[] = {
+    {"system", 0, OPTION_TEXT, AT(system), "TEXT", "system message"},
+    {NULL},
+};
+
+static const cli_option options_bench[] = {
+    {"random-weights", 0, OPTION_TEXT, AT(random_weights), "CONFIG",
+     "instead of -m: the model of this config.json, with random weights"},
+    {"dtype", 0, OPTION_TEXT, AT(dtype), "TYPE",
+     "of random weights: f32, f16, bf16, q8_0 (default: as the config says)"},
+    {"prompt-tokens", 'p', OPTION_INTEGER, AT(prompt_tokens), "N",
+     "length of the prompts timed (default 128)", 1, 1 << 24},
+    {"gen-tokens", 'n', OPTION_INTEGER, AT(gen_tokens), "N", "tokens generated and timed (default 64)", 2,
+     1 << 24},
+    {"batch", 'b', OPTION_INTEGER, AT(batch), "N", "sequences at once (default 1)", 1, 4096},
+    {"context", 'c', OPTION_INTEGER, AT(context), "N",
+     "tokens in the cache before generation is timed (default 1)", 1, 1 << 24},
+    {"reps", 'r', OPTION_INTEGER, AT(reps), "N",
+     "repetitions; the median, least and most are printed (default 5)", 1, 1000},
+    {"seed", 0, OPTION_INTEGER, AT(seed), "S", "of the random weights and prompts (default 0)", 0, 9e15},
+    {"threads", 't', OPTION_INTEGER, AT(threads), "N", "CPU threads (default: one per physical core)", 1,
+     1024},
+    {"device", 0, OPTION_TEXT, AT(device), "NAME", "auto, cpu, or reference (slow and plain)"},
+    {"isa", 0, OPTION_TEXT, AT(isa), "NAME",
+     "CPU instructions: scalar, avx2, avx512 (default: the best there are)"},
+    {NULL},
+};
+
+static const cli_option options_perplexity[] = {
+    {"file", 'f', OPTION_TEXT, AT(file), "FILE", "the text; - reads it from stdin"},
+    {NULL},
+};
+
+static const cli_option options_tokenize[] = {
+    {"special", 0, OPTION_FLAG, AT(special), NULL,
+     "read special tokens in the text as such, like <|im_end|>"},
+    {"no-bos", 0, OPTION_FLAG, AT(no_bos), NULL, "add nothing around the text"},
+    {NULL},
+};
+
+static const cli_option options_detokenize[] = {
+    {"special", 0, OPTION_FLAG, AT(special), NULL, "write special tokens too"},
+    {NULL},
+};
+
+static const cli_option options_render[] = {
+    {"template", 0, OPTION_TEXT, AT(template_file), "FILE", "a Jinja template, instead of the model's"},
+    {"context", 0, OPTION_TEXT, AT(context_file), "FILE",
+     "JSON object with messages, tools, add_generation_prompt, ...; - is stdin"},
+    {"now", 0, OPTION_TEXT, AT(now), "TIME", "what strftime_now sees: '2024-07-26 12:00:00' (default: now)"},
+    {NULL},
+};
+
+const cli_command cli_commands[] = {
+    {"run",
+     "answer one prompt",
+     "[-m MODEL] [-p PROMPT|-] [options]",
+     "Streams the answer to stdout; the last line on stderr tells the speed. Without -p it asks for a little "
+     "story. "
+     "Ctrl-C ends the answer early, twice ends the program.",
+     NULL,
+     {options_model, options_run, options_sampling, options_engine, options_json, options_common},
+     command_run},
+    {"chat",
+     "talk with a model",
+     "[-m MODEL] [options]",
+     "Several turns in the terminal, with line editing and history; /help lists its commands. Ctrl-C ends an "
+     "answer. "
+     "Where stdin is not a terminal, each line is a turn.",
+     NULL,
+     {options_model, options_chat, options_sampling, options_engine, options_common},
+     command_chat},
+    {"bench",
+     "measure speed and memory",
+     "[-m MODEL | --random-weights CONFIG] [options]",
+     "Tokens per second of prompt and of generation, beside what this machine's memory and arithmetic allow. "
+     "Prompts are "
+     "random tokens. Times are end to end, from submission to event.",
+     NULL,
+     {options_model, options_bench, options_json, options_common},
+     command_bench},
+    {"perplexity",
+     "score a text",
+     "[-m MODEL] -f FILE [--context N]",
+     "The text, tokenized once with its BOS, is cut into windows of N tokens; a last window that is not full "
+     "is dropped. "
+     "The first token of each is replaced by BOS, and the tokens after position N/2 are scored.",
+     NULL,
+     {options_model, options_perplexity, options_engine, options_json, options_common},
+     command_perplexity},
+    {"tokenize",
+     "text on stdin to token ids",
+     "[-m MODEL_OR_TOKENIZER] [--special] [--no-bos]",
+     "Prints the ids on one line, separated by spaces. Also takes a tokenizer.json or tokenizer.model.",
+     NULL,
+     {options_model, options_tokenize, options_common},
+     command_tokenize},
+    {"detokenize",
+     "token ids on stdin to text",
+     "[-m MODEL_OR_TOKENIZER] [--special]",
+     "Prints exactly the text, nothing added. Special tokens are left out unless --special is given.",
+     NULL,
+     {options_model, options_detokenize, options_common},
+     command_detokenize},
+    {"render",
+     "print what a chat template makes of messages",
+     "[-m MODEL | --template FILE] --context FILE [--now TIME]",
+     "Prints exactly the rendered text, nothing added.",
+     NULL,
+     {options_model, options_render, options_common},
+     command_render},
+    {"inspect",
+     "look into a model",
+     "[config|tensors|graph|memory] [-m MODEL] [--json]",
+     "Without a word: the model in a few lines. graph is the list of operations that a forward pass runs.",
+     "config|tensors|graph|memory",
+     {options_model, options_json, options_common},
+     command_inspect},
+    {NULL},
+};
