@@ -13,7 +13,7 @@
 
 enum { INPUT_MAX = 1 << 30 };
 
-static const char *name_of(const char *path)
+const char *input_name(const char *path)
 {
     return strcmp(path, "-") == 0 ? "standard input" : path;
 }
@@ -49,7 +49,7 @@ bool read_bytes(char **text, size_t *len, const char *path)
     bool is_stdin = strcmp(path, "-") == 0;
     FILE *file = is_stdin ? stdin : fopen(path, "rb");
     bool ok = file && read_stream(file, text, len);
-    if (!ok) report_sentence("%s: %s", name_of(path), strerror(errno));
+    if (!ok) report_sentence("%s: %s", input_name(path), strerror(errno));
     if (file && !is_stdin) fclose(file);
     return ok;
 }
@@ -83,7 +83,7 @@ bool read_text(char **text, size_t *len, const char *path)
     if (!read_bytes(text, len, path)) return false;
     size_t valid = utf8_valid_length(*text, *len);
     if (valid == *len) return true;
-    report_sentence("%s: byte %zu (0x%02x) is not valid UTF-8", name_of(path), valid,
+    report_sentence("%s: byte %zu (0x%02x) is not valid UTF-8", input_name(path), valid,
                     (unsigned char)(*text)[valid]);
     free(*text);
     return false;

@@ -12,6 +12,9 @@ bool read_bytes(char **text, size_t *len, const char *path);
 /* The same, and the bytes must be UTF-8; the sentence names the first wrong byte. */
 bool read_text(char **text, size_t *len, const char *path);
 
+/* What to call `path` in a sentence: "standard input" for "-". */
+const char *input_name(const char *path);
+
 /* Offset of the first byte that is not UTF-8; len when all is well. */
 size_t utf8_valid_length(const char *text, size_t len);
 

@@ -139,15 +139,13 @@ static int edit_distance(const char *a, const char *b)
     return row[m];
 }
 
-/* Keeps in *best the candidate nearest to name so far, when at most a third of its letters (and two) are wrong. */
+/* Keeps in *best the candidate nearest to name so far, when at most two letters are wrong (three of a long name). */
 static void consider(const char *name, const char *candidate, const char **best, int *distance)
 {
-    int d = edit_distance(name, candidate);
-    int allowed = (int)(strlen(candidate) + 2) / 3;
-    if (d < *distance && d <= (allowed > 3 ? 3 : allowed)) {
-        *best = candidate;
-        *distance = d;
-    }
+    int d = edit_distance(name, candidate), allowed = strlen(candidate) > 8 ? 3 : 2;
+    if (d >= *distance || d > allowed) return;
+    *best = candidate;
+    *distance = d;
 }
 
 const char *nearest_command(const char *name)

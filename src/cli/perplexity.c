@@ -111,7 +111,7 @@ static int score_text(const nvllm_model *model, const cli_args *args, size_t N, 
         rc = report_failure(&err);
     if (!rc && n_ids < N)
         rc = report_sentence("%s: %zu tokens do not fill one window of %zu: use a smaller --context",
-                             args->file, n_ids, N);
+                             input_name(args->file), n_ids, N);
     if (!rc) {
         cli_args engine_args = *args;
         engine_args.context = (option_integer){true, (int64_t)N};

@@ -44,7 +44,7 @@ static int render_messages(char **text, const nvllm_model *model, const cli_args
     nvllm_chat_options options = {
         .tools = tools, .variables = variables, .now = args->now, .no_generation_prompt = !prompt};
     if (!messages)
-        rc = report_sentence("%s: no messages", args->context_file);
+        rc = report_sentence("%s: no messages", input_name(args->context_file));
     else if (nvllm_chat_render(model, messages, &options, text, &err))
         rc = report_failure(&err);
     free(variables);
@@ -59,10 +59,11 @@ static int render_model(char **text, const cli_args *args, const char *context_t
     nvllm_model *model = NULL;
     json_t *context = json_loadb(context_text, len, JSON_REJECT_DUPLICATES, &where);
     if (!context)
-        return report_sentence("%s: line %d, column %d: %s", args->context_file, where.line, where.column,
-                               where.text);
-    int rc = json_is_object(context) ? open_model(&model, args)
-                                     : report_sentence("%s: not a JSON object", args->context_file);
+        return report_sentence("%s: line %d, column %d: %s", input_name(args->context_file), where.line,
+                               where.column, where.text);
+    int rc = json_is_object(context)
+                 ? open_model(&model, args)
+                 : report_sentence("%s: not a JSON object", input_name(args->context_file));
     if (!rc) rc = render_messages(text, model, args, context);
     nvllm_model_close(model);
     json_decref(context);
