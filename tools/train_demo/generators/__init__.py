@@ -1,0 +1,1 @@
+"""Generators of the demo model's training text: stories, rewritten TinyStories, facts, sums, small talk, JSON."""
