@@ -2,7 +2,6 @@
 #include "model/model.h"
 #include "base/file.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,27 +24,6 @@ static nvllm_status read_config_json(model_config *out, const char *path, nvllm_
     return st;
 }
 
-/* GGUF files of Llama 3.x carry their RoPE scaling as a vector of divisors. */
-static nvllm_status apply_rope_factors(model *m, nvllm_error *err)
-{
-    if (!m->store || !tensor_store_gguf(m->store)) return NVLLM_OK;
-    const tensor *t = tensor_store_find(m->store, "rope_freqs.weight");
-    int32_t half = m->config.C / 2;
-    if (!t) return NVLLM_OK;
-    if (t->refused || t->type != DTYPE_F32 || t->n_dims != 1 || t->shape[0] != half)
-        return error_set(err, NVLLM_ERR_FORMAT, "%s: tensor rope_freqs.weight is not F32 [%d]", t->file,
-                         half);
-    for (int32_t i = 0; i < half; i++) {
-        float factor;
-        memcpy(&factor, (const char *)t->data + (size_t)i * sizeof factor, sizeof factor);
-        if (!(factor > 0))
-            return error_set(err, NVLLM_ERR_FORMAT, "%s: tensor rope_freqs.weight: element %d is %g", t->file,
-                             i, (double)factor);
-        m->inv_freq[i] /= factor;
-    }
-    return NVLLM_OK;
-}
-
 /* What follows the weights, whatever their source. */
 static nvllm_status finish(model *m, nvllm_error *err)
 {
@@ -53,8 +31,7 @@ static nvllm_status finish(model *m, nvllm_error *err)
     m->inv_freq = malloc(bytes);
     if (!m->inv_freq) return error_memory(err, bytes, "RoPE frequencies");
     config_rope_frequencies(&m->config, m->inv_freq);
-    nvllm_status st = apply_rope_factors(m, err);
-    return st ? st : graph_build(&m->graph, &m->config, err);
+    return graph_build(&m->graph, &m->config, err);
 }
 
 static nvllm_status model_new(model **out, nvllm_error *err)
