@@ -16,7 +16,7 @@
 /* "$HOME/rest" for "~/rest", otherwise a copy. */
 static char *expand_home(const char *path, const char *home)
 {
-    if (path[0] == '~' && (path[1] == '/' || path[1] == '\0') && home) return file_join(home, path + 1);
+    if (path[0] == '~' && path[1] == '/' && home) return file_join(home, path + 2);
     return strdup(path);
 }
 
