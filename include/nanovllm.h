@@ -40,6 +40,8 @@ extern "C" {
 #define NVLLM_API
 #endif
 
+#define NVLLM_VERSION "0.1.0"
+
 /* ---- Errors ------------------------------------------------------------------------------------------------ */
 
 typedef enum {
@@ -60,7 +62,7 @@ typedef struct {
     char message[512]; /* one sentence, NUL-terminated */
 } nvllm_error;
 
-NVLLM_API const char *nvllm_version(void);                    /* "0.1.0" */
+NVLLM_API const char *nvllm_version(void);                    /* NVLLM_VERSION of the library in use */
 NVLLM_API const char *nvllm_status_name(nvllm_status status); /* "ok", "usage", "io", ... */
 NVLLM_API void nvllm_free(void *text_or_ids);
 

@@ -83,6 +83,12 @@ static void finish_request(nvllm_engine *e, request **at, nvllm_finish finish)
     if (finish != NVLLM_FINISH_CANCELLED && text_stream_finish(&r->stream, &e->text))
         finish = NVLLM_FINISH_STOP;
     set_times(r);
+    if (r->stream.failed || e->text.failed) {
+        end_request(e, at,
+                    &(nvllm_event){.request = r->id, .kind = NVLLM_EVENT_ERROR, .token = -1,
+                                   .finish = NVLLM_FINISH_ERROR, .error = "out of memory for the answer's text"});
+        return;
+    }
     end_request(e, at,
                 &(nvllm_event){.request = r->id,
                                .kind = NVLLM_EVENT_DONE,
@@ -164,8 +170,8 @@ static void measure(nvllm_engine *e)
     nvllm_limits limits = {0};
     pthread_mutex_unlock(&e->lock);
     if (cpu) {
-        limits.read_gb_per_s = probe_memory_bandwidth(cpu);
-        limits.bf16_gflops = probe_bf16_gflops(cpu);
+        limits.read_gb_per_s = probe_memory_bandwidth(cpu->pool) * 1e-9;
+        limits.bf16_gflops = probe_bf16_flops(cpu->pool, cpu->isa) * 1e-9;
     }
     pthread_mutex_lock(&e->lock);
     e->limits = limits;

@@ -27,7 +27,7 @@ nvllm_status text_stream_open(text_stream *out, const tokenizer *t, const nvllm_
     nvllm_status st = copy_stops(&s.stop, request, err);
     if (!st && !t && request->n_stop)
         st = error_set(err, NVLLM_ERR_USAGE, "stop strings need a model with a tokenizer");
-    if (!st && t) st = detokenizer_open(&s.detokenizer, t, !request->keep_special, err);
+    if (!st && t) st = detokenizer_open(&s.detokenizer, t, request->keep_special ? 0 : TOKENIZER_SKIP_SPECIAL, err);
     if (st) {
         text_stream_close(&s);
         return st;
@@ -92,14 +92,14 @@ static bool pass_on(text_stream *s, buffer *out, bool last)
 
 bool text_stream_push(text_stream *s, int32_t token, buffer *out)
 {
-    if (!s->detokenizer) return false;
-    detokenizer_push(s->detokenizer, token, &s->held);
+    if (!s->detokenizer || s->failed) return false;
+    if (detokenizer_push(s->detokenizer, token, &s->held, NULL)) s->failed = true;
     return pass_on(s, out, false);
 }
 
 bool text_stream_finish(text_stream *s, buffer *out)
 {
-    if (!s->detokenizer) return false;
-    detokenizer_finish(s->detokenizer, &s->held);
+    if (!s->detokenizer || s->failed) return false;
+    if (detokenizer_finish(s->detokenizer, &s->held, NULL)) s->failed = true;
     return pass_on(s, out, true);
 }

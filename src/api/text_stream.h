@@ -17,6 +17,7 @@ typedef struct {
     stop_list stop;
     bool include_stop;
     buffer held; /* decoded, not yet passed on */
+    bool failed; /* out of memory: the text is not whole */
 } text_stream;
 
 /* Copies the strings. tokenizer NULL: no text comes out. */

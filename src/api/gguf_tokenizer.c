@@ -1,0 +1,140 @@
+/* A GGUF's tokenizer.ggml.* keys as the tokenizer's spec. The text room knows no file formats, so this is where they
+ * meet. Key names and defaults are llama.cpp's. */
+#include "api/handles.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    tokenizer_spec spec;
+    char model[32], pre[64];
+    tokenizer_text *tokens, *merges;
+    float *scores;
+    int32_t *types;
+} spec_arrays;
+
+static nvllm_status read_strings(tokenizer_text **out, size_t *count, const gguf *file, const char *key,
+                                 nvllm_error *err)
+{
+    gguf_array a;
+    nvllm_status st = gguf_get_array(&a, file, key, GGUF_STRING, err);
+    if (st) return st;
+    tokenizer_text *texts = malloc((a.count + 1) * sizeof *texts);
+    if (!texts) return error_memory(err, a.count * sizeof *texts, key);
+    for (size_t i = 0; i < a.count; i++) texts[i] = (tokenizer_text){a.strings[i].data, a.strings[i].len};
+    *out = texts;
+    *count = a.count;
+    return NVLLM_OK;
+}
+
+static nvllm_status check_count(const gguf *file, const char *key, size_t have, size_t want, nvllm_error *err)
+{
+    if (have == want) return NVLLM_OK;
+    return error_set(err, NVLLM_ERR_FORMAT, "%s: %s has %zu entries, tokenizer.ggml.tokens %zu",
+                     gguf_path(file), key, have, want);
+}
+
+static nvllm_status read_scores(spec_arrays *s, const gguf *file, nvllm_error *err)
+{
+    gguf_array a;
+    nvllm_status st = gguf_get_array(&a, file, "tokenizer.ggml.scores", GGUF_F32, err);
+    if (!st) st = check_count(file, "tokenizer.ggml.scores", a.count, s->spec.token_count, err);
+    if (st) return st;
+    s->scores = malloc((a.count + 1) * sizeof *s->scores);
+    if (!s->scores) return error_memory(err, a.count * sizeof *s->scores, "scores");
+    for (size_t i = 0; i < a.count; i++) s->scores[i] = (float)gguf_array_float(&a, i);
+    s->spec.scores = s->scores;
+    return NVLLM_OK;
+}
+
+static nvllm_status read_types(spec_arrays *s, const gguf *file, nvllm_error *err)
+{
+    gguf_array a;
+    if (!gguf_find(file, "tokenizer.ggml.token_type")) return NVLLM_OK;
+    nvllm_status st = gguf_get_array(&a, file, "tokenizer.ggml.token_type", GGUF_I32, err);
+    if (!st) st = check_count(file, "tokenizer.ggml.token_type", a.count, s->spec.token_count, err);
+    if (st) return st;
+    s->types = malloc((a.count + 1) * sizeof *s->types);
+    if (!s->types) return error_memory(err, a.count * sizeof *s->types, "token types");
+    for (size_t i = 0; i < a.count; i++) s->types[i] = (int32_t)gguf_array_int(&a, i);
+    s->spec.types = s->types;
+    return NVLLM_OK;
+}
+
+static nvllm_status read_text_key(char *out, size_t size, const gguf *file, const char *key, nvllm_error *err)
+{
+    gguf_string value = {out, strlen(out)};
+    nvllm_status st = gguf_optional_string(&value, file, key, err);
+    if (st || value.data == out) return st;
+    if (value.len >= size)
+        return error_set(err, NVLLM_ERR_FORMAT, "%s: %s is too long", gguf_path(file), key);
+    memcpy(out, value.data, value.len);
+    out[value.len] = '\0';
+    return NVLLM_OK;
+}
+
+static nvllm_status read_id(int32_t *out, const gguf *file, const char *key, nvllm_error *err)
+{
+    uint32_t id = UINT32_MAX; /* llama.cpp writes this, too, for "none" */
+    nvllm_status st = gguf_optional_u32(&id, file, key, err);
+    *out = id <= INT32_MAX ? (int32_t)id : -1;
+    return st;
+}
+
+static nvllm_status read_ids_and_flags(spec_arrays *s, const gguf *file, bool spm, nvllm_error *err)
+{
+    tokenizer_spec *spec = &s->spec;
+    nvllm_status st = read_id(&spec->bos_id, file, "tokenizer.ggml.bos_token_id", err);
+    if (!st) st = read_id(&spec->eos_id, file, "tokenizer.ggml.eos_token_id", err);
+    if (!st) st = read_id(&spec->unk_id, file, "tokenizer.ggml.unknown_token_id", err);
+    /* SentencePiece models expect BOS, and have their special ids by custom, when the file does not say. */
+    spec->add_bos = spm;
+    if (spm && spec->bos_id < 0) spec->bos_id = 1;
+    if (spm && spec->eos_id < 0) spec->eos_id = 2;
+    if (spm && spec->unk_id < 0) spec->unk_id = 0;
+    spec->add_space_prefix = spm;
+    if (!st) st = gguf_optional_bool(&spec->add_bos, file, "tokenizer.ggml.add_bos_token", err);
+    if (!st) st = gguf_optional_bool(&spec->add_eos, file, "tokenizer.ggml.add_eos_token", err);
+    if (!st) st = gguf_optional_bool(&spec->add_space_prefix, file, "tokenizer.ggml.add_space_prefix", err);
+    if (!st)
+        st = gguf_optional_bool(&spec->remove_extra_whitespaces, file,
+                                "tokenizer.ggml.remove_extra_whitespaces", err);
+    return st;
+}
+
+static nvllm_status read_spec(spec_arrays *s, const gguf *file, nvllm_error *err)
+{
+    nvllm_status st = read_text_key(s->model, sizeof s->model, file, "tokenizer.ggml.model", err);
+    if (!st && !s->model[0])
+        st = error_set(err, NVLLM_ERR_UNSUPPORTED, "%s: has no tokenizer (tokenizer.ggml.model)",
+                       gguf_path(file));
+    if (!st) st = read_text_key(s->pre, sizeof s->pre, file, "tokenizer.ggml.pre", err);
+    if (!st) st = read_strings(&s->tokens, &s->spec.token_count, file, "tokenizer.ggml.tokens", err);
+    if (st) return st;
+    bool spm = strcmp(s->model, "llama") == 0;
+    s->spec.model = s->model;
+    s->spec.pre = s->pre[0] ? s->pre : NULL;
+    s->spec.tokens = s->tokens;
+    if (spm)
+        st = read_scores(s, file, err);
+    else
+        st = read_strings(&s->merges, &s->spec.merge_count, file, "tokenizer.ggml.merges", err);
+    s->spec.merges = s->merges;
+    if (!st) st = read_types(s, file, err);
+    return st ? st : read_ids_and_flags(s, file, spm, err);
+}
+
+nvllm_status tokenizer_of_gguf(tokenizer **out, const gguf *file, nvllm_error *err)
+{
+    spec_arrays s = {0};
+    nvllm_status st = read_spec(&s, file, err);
+    if (!st) {
+        st = tokenizer_from_spec(out, &s.spec, err);
+        if (st) error_prefix(err, "%s", gguf_path(file));
+    }
+    free(s.tokens);
+    free(s.merges);
+    free(s.scores);
+    free(s.types);
+    return st;
+}
