@@ -8,6 +8,7 @@
 #include "ops/sample_select.h"
 
 #include <math.h>
+#include <stdbool.h>
 
 static uint64_t mix(uint64_t x)
 {
@@ -72,30 +73,16 @@ static int32_t draw(const candidates *c, double u)
     return chosen;
 }
 
-/* The smallest float logit that min-p leaves: p >= min_p * largest p means x >= top + temperature * ln min_p. */
-static float min_p_floor(float top, const sample_params *p)
-{
-    if (p->min_p <= 0) return -INFINITY;
-    if (p->min_p >= 1) return top;
-    double floor = (double)top + (double)p->temperature * log((double)p->min_p);
-    return (double)(float)floor < floor ? nextafterf((float)floor, INFINITY) : (float)floor;
-}
-
 int32_t sample_token(const sample_args *a)
 {
-    const sample_params *p = a->params;
     apply_bias(a);
     apply_penalties(a);
     apply_bans(a);
     int32_t best = select_argmax(a->logits, a->V);
-    float top = a->logits[best];
-    if (p->temperature == 0 || !(top > -INFINITY) || top == INFINITY) return best;
-    candidates c = select_open(a->scratch, a->V);
-    select_above(&c, a->logits, a->V, min_p_floor(top, p));
-    if (p->top_k > 0 && p->top_k < c.n) select_top_k(&c, p->top_k);
-    select_weights(&c, top, p->temperature);
-    if (p->top_p < 1) select_top_p(&c, (double)p->top_p);
-    return draw(&c, uniform(p->seed, a->step));
+    bool finite = a->logits[best] > -INFINITY && a->logits[best] < INFINITY;
+    if (a->params->temperature == 0 || !finite) return best;
+    candidates c = select_candidates(a->scratch, a->logits, a->V, a->params);
+    return draw(&c, uniform(a->params->seed, a->step));
 }
 
 size_t sample_scratch(int32_t V)
@@ -114,7 +101,7 @@ static void insert(sample_logprob *top, int32_t *n, int32_t limit, int32_t token
 float sample_logprobs(const float *logits, int32_t V, int32_t token, sample_logprob *top, int32_t n_top)
 {
     float max = logits[select_argmax(logits, V)];
-    double log_total = (double)max + log(select_mass(logits, V, max));
+    double log_total = (double)max + log(select_mass(logits, V, max, 1));
     int32_t n = 0, limit = n_top < V ? n_top : V;
     for (int32_t i = 0; i < V && limit > 0; i++) {
         float x = isnan(logits[i]) ? -INFINITY : logits[i];
