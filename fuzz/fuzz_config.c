@@ -7,7 +7,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static model_config config;
-    static float inv_freq[1 << 14];
+    static float inv_freq[CONFIG_MAX_HEAD_DIM / 2];
     generation_config generation;
     nvllm_error err;
     if (!config_read_json(&config, (const char *)data, size, "config.json", &err))

@@ -29,7 +29,7 @@ static uint8_t touch_array(const gguf_array *a, int depth)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static model_config config;
-    static float inv_freq[1 << 14];
+    static float inv_freq[CONFIG_MAX_HEAD_DIM / 2];
     gguf *file;
     nvllm_error err;
     volatile uint8_t sum = 0;

@@ -13,7 +13,6 @@
 /* Far above any model in existence, and low enough that products of two fit 64 bits and H * C fits 32. */
 #define MAX_DIM     (1 << 20)
 #define MAX_HEADS   (1 << 14)
-#define MAX_HEAD    (1 << 14)
 #define MAX_VOCAB   (1 << 24)
 #define MAX_CONTEXT (1 << 30)
 
@@ -72,7 +71,7 @@ static void read_sizes(model_config *out, json_reader *r)
     out->K = or_default(r, "num_key_value_heads", out->family->default_kv_heads, out->H);
     json_int(&out->K, r, "num_key_value_heads", 1, MAX_HEADS);
     out->C = or_default(r, "head_dim", out->family->default_head_dim, out->D % out->H ? 0 : out->D / out->H);
-    json_int(&out->C, r, "head_dim", 1, MAX_HEAD);
+    json_int(&out->C, r, "head_dim", 1, CONFIG_MAX_HEAD_DIM);
     out->norm_eps = out->family->default_norm_eps;
     json_float(&out->norm_eps, r, "rms_norm_eps", 1e-20, 1);
 }
@@ -202,6 +201,9 @@ nvllm_status config_check(const model_config *c, const char *name, const config_
     if (c->C == 0)
         return error_set(err, NVLLM_ERR_FORMAT, "%s: %s %d is not a multiple of %s %d, and there is no %s",
                          name, keys->hidden, c->D, keys->heads, c->H, keys->head_dim);
+    if (c->C > CONFIG_MAX_HEAD_DIM)
+        return error_set(err, NVLLM_ERR_FORMAT, "%s: %s %d is more than %d", name, keys->head_dim, c->C,
+                         CONFIG_MAX_HEAD_DIM);
     if (c->C % 2 != 0)
         return error_set(err, NVLLM_ERR_FORMAT, "%s: %s %d is odd, but rotary embedding needs pairs", name,
                          keys->head_dim, c->C);

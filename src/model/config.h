@@ -14,8 +14,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CONFIG_MAX_EOS    16
-#define CONFIG_MAX_LAYERS 512
+#define CONFIG_MAX_EOS      16
+#define CONFIG_MAX_LAYERS   512
+#define CONFIG_MAX_HEAD_DIM 16384
 
 typedef enum { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN } rope_scaling;
 

@@ -131,12 +131,12 @@ static void read_sizes(model_config *out, key_reader *r)
     out->K = out->H;
     size(&out->K, r, "attention.head_count_kv", 1 << 14);
     out->C = out->D % out->H ? 0 : out->D / out->H;
-    size(&out->C, r, "attention.key_length", 1 << 14);
+    size(&out->C, r, "attention.key_length", CONFIG_MAX_HEAD_DIM);
     value_dim = rotated = out->C;
-    size(&value_dim, r, "attention.value_length", 1 << 14);
+    size(&value_dim, r, "attention.value_length", CONFIG_MAX_HEAD_DIM);
     if (out->C && value_dim != out->C)
         key_fail(r, NVLLM_ERR_UNSUPPORTED, "attention.value_length", "differs from the key length");
-    size(&rotated, r, "rope.dimension_count", 1 << 14);
+    size(&rotated, r, "rope.dimension_count", CONFIG_MAX_HEAD_DIM);
     if (out->C && rotated != out->C)
         key_fail(r, NVLLM_ERR_UNSUPPORTED, "rope.dimension_count",
                  "differs from the head dimension (partial rotation)");
