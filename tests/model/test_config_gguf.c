@@ -4,6 +4,8 @@
 #include "formats/gguf_builder.h"
 #include "model/config.h"
 
+#include <math.h>
+
 static model_config config;
 static nvllm_error err;
 
@@ -174,6 +176,31 @@ static void gguf_config_of_stories260k_has_its_values(void **state)
     gguf_close(file);
 }
 
+/* llama3 scaling is parameters in config.json and divisors in a GGUF: both must turn the same. */
+static void gguf_config_with_rope_freqs_has_the_frequencies_of_llama3_scaling(void **state)
+{
+    (void)state;
+    static const char json[] =
+        "{\"model_type\":\"llama\",\"hidden_size\":32,\"intermediate_size\":48,\"num_hidden_layers\":2,"
+        "\"num_attention_heads\":2,\"num_key_value_heads\":1,\"vocab_size\":288,\"max_position_embeddings\":"
+        "256,"
+        "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":"
+        "4,"
+        "\"original_max_position_embeddings\":32}}";
+    const char *path = TEST_FIXTURES "/gguf/llama-llama3-f32.gguf";
+    float wanted[8], got[8];
+    gguf *file;
+    test_need(path);
+    if (config_read_json(&config, json, strlen(json), "config.json", &err)) fail_msg("%s", err.message);
+    config_rope_frequencies(&config, wanted);
+    if (gguf_open(&file, path, &err) || config_read_gguf(&config, file, &err)) fail_msg("%s", err.message);
+    assert_int_equal(config.C, 16);
+    assert_non_null(config.rope.divisors);
+    config_rope_frequencies(&config, got);
+    for (int i = 0; i < 8; i++) assert_true(fabsf(got[i] - wanted[i]) <= 3e-7f * wanted[i]);
+    gguf_close(file);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -182,6 +209,7 @@ int main(void)
         cmocka_unit_test(gguf_config_with_bad_key_is_refused_by_name),
         cmocka_unit_test(gguf_config_of_unknown_architecture_lists_the_known),
         cmocka_unit_test(gguf_config_with_indivisible_heads_is_refused),
+        cmocka_unit_test(gguf_config_with_rope_freqs_has_the_frequencies_of_llama3_scaling),
         cmocka_unit_test(gguf_config_of_stories260k_has_its_values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
