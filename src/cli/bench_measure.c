@@ -90,7 +90,6 @@ static int follow_batch(batch_times *times, bench *b, int64_t enough)
     int64_t counted = 0;
     bool *has_token = calloc((size_t)b->shape.batch, sizeof *has_token);
     int rc = has_token ? CLI_OK : report_sentence("out of memory");
-    *times = (batch_times){0};
     while (!rc && running) {
         nvllm_event event;
         if (!nvllm_poll(b->engine, &event, 1, -1)) {
@@ -125,7 +124,7 @@ static int32_t head_start(const bench_shape *s)
 
 static int measure_prompt(double *rate, bench *b)
 {
-    batch_times times;
+    batch_times times = {0};
     double start = bench_now();
     int rc = submit_batch(b, b->shape.prompt, 1);
     if (!rc) rc = follow_batch(&times, b, 0);
@@ -135,7 +134,7 @@ static int measure_prompt(double *rate, bench *b)
 
 static int measure_generation(double *rate, bench *b)
 {
-    batch_times times;
+    batch_times times = {0};
     int64_t enough = (int64_t)b->shape.gen * b->shape.batch;
     int rc = submit_batch(b, b->shape.context, b->shape.gen + head_start(&b->shape));
     if (!rc) rc = follow_batch(&times, b, enough);
@@ -194,7 +193,7 @@ static int open_bench_engine(bench *b, const nvllm_model *model, const cli_args 
 /* The first token that the engine makes, from a prompt of one. */
 static int first_token(bench *b)
 {
-    batch_times times;
+    batch_times times = {0};
     bench one = *b;
     one.shape.batch = 1;
     int rc = submit_batch(&one, 1, 1);
