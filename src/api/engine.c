@@ -85,8 +85,11 @@ static void finish_request(nvllm_engine *e, request **at, nvllm_finish finish)
     set_times(r);
     if (r->stream.failed || e->text.failed) {
         end_request(e, at,
-                    &(nvllm_event){.request = r->id, .kind = NVLLM_EVENT_ERROR, .token = -1,
-                                   .finish = NVLLM_FINISH_ERROR, .error = "out of memory for the answer's text"});
+                    &(nvllm_event){.request = r->id,
+                                   .kind = NVLLM_EVENT_ERROR,
+                                   .token = -1,
+                                   .finish = NVLLM_FINISH_ERROR,
+                                   .error = "out of memory for the answer's text"});
         return;
     }
     end_request(e, at,

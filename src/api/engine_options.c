@@ -38,15 +38,15 @@ static nvllm_status take_int(int32_t *out, int32_t value, int32_t fallback, int3
 static nvllm_status check_memory(const engine_options *o, const model *m, nvllm_error *err)
 {
     size_t per_token = model_kv_bytes_per_token(m, o->kv_type), kv = per_token * (size_t)o->kv_tokens;
-    size_t weight =
+    size_t mapped =
         m->store ? weights_bytes(&m->weights, &m->config) : 0; /* random weights are already there */
     size_t available = memory_available();
-    if (!available || kv + weight <= available) return NVLLM_OK;
+    if (!available || kv + mapped <= available) return NVLLM_OK;
     return error_set(
         err, NVLLM_ERR_MEMORY,
         "a KV cache of %lld tokens takes %.1f GB beside %.1f GB of weights, and %.1f GB of memory are "
         "available: lower the context or the number of sequences",
-        (long long)o->kv_tokens, (double)kv / 1e9, (double)weight / 1e9, (double)available / 1e9);
+        (long long)o->kv_tokens, (double)kv / 1e9, (double)mapped / 1e9, (double)available / 1e9);
 }
 
 /* Without a figure of the user's: all sequences at full length, or what fits into half of the free memory. */

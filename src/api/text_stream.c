@@ -27,7 +27,8 @@ nvllm_status text_stream_open(text_stream *out, const tokenizer *t, const nvllm_
     nvllm_status st = copy_stops(&s.stop, request, err);
     if (!st && !t && request->n_stop)
         st = error_set(err, NVLLM_ERR_USAGE, "stop strings need a model with a tokenizer");
-    if (!st && t) st = detokenizer_open(&s.detokenizer, t, request->keep_special ? 0 : TOKENIZER_SKIP_SPECIAL, err);
+    if (!st && t)
+        st = detokenizer_open(&s.detokenizer, t, request->keep_special ? 0 : TOKENIZER_SKIP_SPECIAL, err);
     if (st) {
         text_stream_close(&s);
         return st;
@@ -80,6 +81,7 @@ static bool pass_on(text_stream *s, buffer *out, bool last)
     if (start) {
         buffer_append(out, s->held.data, (size_t)((s->include_stop ? end : start) - s->held.data));
         buffer_clear(&s->held);
+        s->stopped = true;
         return true;
     }
     size_t keep = last ? 0 : possible_stop(s), pass = s->held.len - keep;
@@ -99,7 +101,7 @@ bool text_stream_push(text_stream *s, int32_t token, buffer *out)
 
 bool text_stream_finish(text_stream *s, buffer *out)
 {
-    if (!s->detokenizer || s->failed) return false;
+    if (!s->detokenizer || s->failed || s->stopped) return false;
     if (detokenizer_finish(s->detokenizer, &s->held, NULL)) s->failed = true;
     return pass_on(s, out, true);
 }

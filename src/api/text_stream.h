@@ -16,8 +16,9 @@ typedef struct {
     detokenizer *detokenizer; /* NULL: tokens only, no text */
     stop_list stop;
     bool include_stop;
-    buffer held; /* decoded, not yet passed on */
-    bool failed; /* out of memory: the text is not whole */
+    buffer held;  /* decoded, not yet passed on */
+    bool stopped; /* a stop string was met: nothing follows */
+    bool failed;  /* out of memory: the text is not whole */
 } text_stream;
 
 /* Copies the strings. tokenizer NULL: no text comes out. */
