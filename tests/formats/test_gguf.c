@@ -201,6 +201,11 @@ static void gguf_with_absurd_counts_is_refused_before_allocation(void **state)
     put_array_head(&b, GGUF_STRING, 1ull << 61);
     check_refused(&b, NVLLM_ERR_FORMAT, "array elements in a cannot fit");
     put_header(&b, 3, 0, 1);
+    put_key(&b, "a", GGUF_ARRAY);
+    put_array_head(&b, GGUF_U64, 2); /* two need 16 bytes, there are 15 */
+    buffer_append(&b, "123456789012345", 15);
+    check_refused(&b, NVLLM_ERR_FORMAT, "2 array elements in a cannot fit the 15 bytes that are left");
+    put_header(&b, 3, 0, 1);
     put_key(&b, "s", GGUF_STRING);
     put_number(&b, UINT64_MAX, 8);
     check_refused(&b, NVLLM_ERR_FORMAT, "characters in s cannot fit the 0 bytes");
