@@ -158,6 +158,7 @@ typedef struct {
     int64_t kv_tokens;     /* tokens that the KV cache holds in all; 0: context * max_sequences */
     int32_t step_tokens;   /* most tokens in one step, prompts and answers together; 0: 128 */
     int32_t queue;         /* requests that may wait; 0: 1,024 */
+    bool no_prefix_cache;  /* do not keep the pages of finished sequences for others that begin alike */
 } nvllm_engine_options;
 
 /* NULL options: the defaults. Fails with figures when weights and KV cache do not fit into memory. */
@@ -198,9 +199,11 @@ typedef struct {
     const int32_t *stop_ids; /* [n_stop_ids] tokens that end the answer, beside the model's own EOS ids */
     size_t n_stop_ids;
     bool ignore_eos;
-    bool include_stop; /* the stop string is part of the text */
-    bool keep_special; /* special tokens appear in the text */
-    int32_t logprobs;  /* -1: none; K: each token's log-probability and the K best, K <= 20 */
+    bool include_stop;    /* the stop string is part of the text */
+    bool keep_special;    /* special tokens appear in the text */
+    int32_t logprobs;     /* -1: none; K: each token's log-probability and the K best, K <= 20 */
+    bool prompt_logprobs; /* the same for the prompt\'s tokens (the first has none: 0); needs logprobs >= 0 */
+    int32_t priority;     /* higher runs first and is the last to be preempted; 0 is usual */
 } nvllm_request;
 
 /* The model's generation_config.json, where it has one: sampling as it asks; otherwise greedy. */
@@ -263,7 +266,10 @@ NVLLM_API nvllm_status nvllm_score(nvllm_engine *engine, const int32_t *ids, siz
 typedef struct {
     int32_t running, waiting;
     int64_t kv_tokens_used, kv_tokens;
-    uint64_t steps, prompt_tokens, generated_tokens; /* since the engine was opened */
+    uint64_t steps, prompt_tokens,
+        generated_tokens;                 /* since the engine was opened; prompt_tokens: computed ones */
+    uint64_t prefix_queries, prefix_hits; /* prompt tokens looked up in, and found in, the prefix cache */
+    uint64_t preemptions;
     int64_t kv_bytes_per_token, kv_bytes, workspace_bytes;
     int32_t threads;
     const char *device, *isa;
