@@ -202,7 +202,7 @@ typedef struct {
     bool include_stop;    /* the stop string is part of the text */
     bool keep_special;    /* special tokens appear in the text */
     int32_t logprobs;     /* -1: none; K: each token's log-probability and the K best, K <= 20 */
-    bool prompt_logprobs; /* the same for the prompt\'s tokens (the first has none: 0); needs logprobs >= 0 */
+    bool prompt_logprobs; /* the same for the prompt's tokens (the first has none: 0); needs logprobs >= 0 */
     int32_t priority;     /* higher runs first and is the last to be preempted; 0 is usual */
 } nvllm_request;
 
@@ -210,10 +210,10 @@ typedef struct {
 NVLLM_API nvllm_request nvllm_request_defaults(const nvllm_model *model);
 
 typedef enum {
-    NVLLM_EVENT_TOKEN =
-        0,            /* one token; its text may be empty (incomplete UTF-8, or a possible stop string) */
-    NVLLM_EVENT_DONE, /* the last event of a request; text holds what was held back */
-    NVLLM_EVENT_ERROR /* the last event of a request that failed */
+    NVLLM_EVENT_TOKEN,  /* one token; its text may be empty: half a character, perhaps a stop string */
+    NVLLM_EVENT_PROMPT, /* with request.prompt_logprobs: one per prompt token, before the first TOKEN */
+    NVLLM_EVENT_DONE,   /* the last event of a request; text holds what was held back */
+    NVLLM_EVENT_ERROR   /* the last event of a request that failed */
 } nvllm_event_kind;
 
 typedef enum {
