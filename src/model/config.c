@@ -186,9 +186,11 @@ static void add_eos(model_config *out, json_reader *r, const json_t *id)
 static void read_special_ids(model_config *out, json_reader *r)
 {
     const json_t *eos = json_field(r, "eos_token_id");
-    out->bos = -1;
-    json_int(&out->bos, r, "bos_token_id", 0, INT32_MAX);
-    if (out->bos >= out->V) out->bos = -1;
+    int32_t end = or_default(r, "eos_token_id", out->family->default_eos, 0);
+    int32_t bos = or_default(r, "bos_token_id", out->family->default_bos, -1);
+    json_int(&bos, r, "bos_token_id", 0, INT32_MAX);
+    out->bos = bos < out->V ? bos : -1;
+    if (end && !r->status) r->status = config_add_eos(out, end, r->file, r->err);
     if (eos && !json_is_array(eos)) add_eos(out, r, eos);
     for (size_t i = 0; i < json_array_size(eos); i++) add_eos(out, r, json_array_get(eos, i));
 }

@@ -32,9 +32,10 @@ typedef struct {
     const char *mlp_bias_key;  /* ... for the feed-forward biases, or NULL */
     window_rule window;
     /* What holds where config.json omits the key. */
-    int32_t default_head_dim; /* 0: D / H */
-    int32_t default_kv_heads; /* 0: H */
-    int32_t default_window;   /* tokens; 0: none */
+    int32_t default_head_dim;         /* 0: D / H */
+    int32_t default_kv_heads;         /* 0: H */
+    int32_t default_window;           /* tokens; 0: none */
+    int32_t default_bos, default_eos; /* token ids; 0: none */
     float default_theta, default_norm_eps;
     bool default_tied;
 } family;

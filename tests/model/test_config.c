@@ -66,7 +66,8 @@ static void config_of_llama_reads_sizes_and_defaults(void **state)
                 config.rope.scaling == ROPE_PLAIN);
     assert_true(config.rope.attention_factor == 1.0f && config.rope.pairing == ROPE_HALVES);
     assert_true(!config.tied && !config.q_bias && !config.o_bias && !config.mlp_bias && !config.qk_norm);
-    assert_true(config.window == 0 && config.type == DTYPE_F32 && config.bos == -1 && config.n_eos == 0);
+    assert_true(config.window == 0 && config.type == DTYPE_F32 && config.bos == 1);
+    assert_true(config.n_eos == 1 && config.eos[0] == 2);
     read_llama("{\"num_key_value_heads\":\"-\",\"head_dim\":\"-\"}");
     assert_true(config.K == 8 && config.C == 8);
     read_llama("{\"num_key_value_heads\":null,\"head_dim\":null}");
@@ -97,6 +98,7 @@ static void config_of_other_families_has_their_defaults(void **state)
     assert_true(config.q_bias && config.o_bias && config.mlp_bias);
     read_qwen2("{}");
     assert_true(config.q_bias && !config.o_bias && config.window == 0);
+    assert_true(config.bos == -1 && config.n_eos == 0);
     assert_int_equal(read_changed("x", "qwen3", "{\"architectures\":null}"), NVLLM_OK);
     assert_string_equal(config.family->architecture, "Qwen3ForCausalLM");
 }
