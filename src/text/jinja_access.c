@@ -48,8 +48,8 @@ static jv string_at(jinja_run *r, const jv_string *s, size_t i)
     uint32_t cp;
     if (s->chars == s->len) return jv_sub(r, s, i, i + 1);
     if (!jr_charge(r, i / 64)) return jv_none();
-    size_t at = utf8_offset(s->data, s->len, i);
-    return jv_sub(r, s, at, at + utf8_decode(s->data + at, &cp));
+    size_t at = jutf8_offset(s->data, s->len, i);
+    return jv_sub(r, s, at, at + jutf8_decode(s->data + at, &cp));
 }
 
 /* Python's object[key]; JV_MISSING: a TypeError or LookupError. */
@@ -162,8 +162,8 @@ static jv slice_string(jinja_run *r, const jv_string *s, span p)
     if (p.step == 1) {
         size_t from = (size_t)p.start, to = from + p.n;
         if (s->chars != s->len) {
-            from = utf8_offset(s->data, s->len, from);
-            to = from + utf8_offset(s->data + from, s->len - from, p.n);
+            from = jutf8_offset(s->data, s->len, from);
+            to = from + jutf8_offset(s->data + from, s->len - from, p.n);
         }
         return jv_sub(r, s, from, to);
     }
@@ -172,11 +172,11 @@ static jv slice_string(jinja_run *r, const jv_string *s, span p)
     jinja_text t = {0};
     for (size_t i = 0, at = 0; offsets && i < s->chars; i++) {
         offsets[i] = (uint32_t)at;
-        at += utf8_decode(s->data + at, &cp);
+        at += jutf8_decode(s->data + at, &cp);
     }
     for (size_t i = 0; offsets && i < p.n && !jr_failed(r); i++) {
         const char *c = s->data + offsets[p.start + (int64_t)i * p.step];
-        text_append(r, &t, c, utf8_decode(c, &cp));
+        text_append(r, &t, c, jutf8_decode(c, &cp));
     }
     return text_value(r, &t);
 }

@@ -49,7 +49,7 @@ static void put_title(jinja_run *r, jinja_text *t, uint32_t cp)
 
 static bool is_cased(uint32_t cp)
 {
-    return utf8_is_upper(cp) || utf8_is_lower(cp) || utf8_is_title(cp);
+    return jutf8_is_upper(cp) || jutf8_is_lower(cp) || jutf8_is_title(cp);
 }
 
 static bool is_case_ignorable(uint32_t cp)
@@ -71,11 +71,11 @@ static bool is_final_sigma(const jv_string *s, size_t at)
     size_t i = at;
     do {
         if (i == 0) return false;
-        i -= utf8_decode_before(s->data, i, &cp);
+        i -= jutf8_decode_before(s->data, i, &cp);
     } while (is_case_ignorable(cp));
     if (!is_cased(cp)) return false;
     for (i = at + 2; i < s->len;) {
-        i += utf8_decode(s->data + i, &cp);
+        i += jutf8_decode(s->data + i, &cp);
         if (!is_case_ignorable(cp)) return !is_cased(cp);
     }
     return true;
@@ -99,7 +99,7 @@ jv jv_upper(jinja_run *r, const jv_string *s)
     jinja_text t = {0};
     uint32_t cp;
     for (size_t i = 0; i < s->len && !jr_failed(r);) {
-        i += utf8_decode(s->data + i, &cp);
+        i += jutf8_decode(s->data + i, &cp);
         put_upper(r, &t, cp);
     }
     return text_value(r, &t);
@@ -110,7 +110,7 @@ jv jv_lower(jinja_run *r, const jv_string *s)
     jinja_text t = {0};
     uint32_t cp;
     for (size_t i = 0; i < s->len && !jr_failed(r);) {
-        size_t n = utf8_decode(s->data + i, &cp);
+        size_t n = jutf8_decode(s->data + i, &cp);
         put_lower(r, &t, s, i, cp);
         i += n;
     }
@@ -124,7 +124,7 @@ jv jv_title(jinja_run *r, const jv_string *s)
     bool inside = false;
     uint32_t cp;
     for (size_t i = 0; i < s->len && !jr_failed(r);) {
-        size_t n = utf8_decode(s->data + i, &cp);
+        size_t n = jutf8_decode(s->data + i, &cp);
         if (inside) put_lower(r, &t, s, i, cp);
         if (!inside) put_title(r, &t, cp);
         inside = is_cased(cp);
@@ -138,7 +138,7 @@ jv jv_capitalize(jinja_run *r, const jv_string *s)
     jinja_text t = {0};
     uint32_t cp;
     for (size_t i = 0; i < s->len && !jr_failed(r);) {
-        size_t n = utf8_decode(s->data + i, &cp);
+        size_t n = jutf8_decode(s->data + i, &cp);
         if (i) put_lower(r, &t, s, i, cp);
         if (!i) put_title(r, &t, cp);
         i += n;
@@ -151,10 +151,10 @@ jv jv_swapcase(jinja_run *r, const jv_string *s)
     jinja_text t = {0};
     uint32_t cp;
     for (size_t i = 0; i < s->len && !jr_failed(r);) {
-        size_t n = utf8_decode(s->data + i, &cp);
-        if (utf8_is_upper(cp)) {
+        size_t n = jutf8_decode(s->data + i, &cp);
+        if (jutf8_is_upper(cp)) {
             put_lower(r, &t, s, i, cp);
-        } else if (utf8_is_lower(cp)) {
+        } else if (jutf8_is_lower(cp)) {
             put_upper(r, &t, cp);
         } else {
             text_putcp(r, &t, cp);

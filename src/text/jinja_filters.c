@@ -57,11 +57,11 @@ static jv filter_title(jinja_run *r, jv self, const jv *a, const jv_args *raw)
     jinja_text t = {0};
     for (size_t i = 0; i < s->len && !jr_failed(r);) {
         uint32_t cp;
-        size_t start = i, first = utf8_decode(s->data + i, &cp);
-        bool gap = utf8_is_space(cp) || (cp < 0x80 && cp && strchr("-({[<", (int)cp));
+        size_t start = i, first = jutf8_decode(s->data + i, &cp);
+        bool gap = jutf8_is_space(cp) || (cp < 0x80 && cp && strchr("-({[<", (int)cp));
         while (i < s->len) {
-            size_t n = utf8_decode(s->data + i, &cp);
-            if ((utf8_is_space(cp) || (cp < 0x80 && cp && strchr("-({[<", (int)cp))) != gap) break;
+            size_t n = jutf8_decode(s->data + i, &cp);
+            if ((jutf8_is_space(cp) || (cp < 0x80 && cp && strchr("-({[<", (int)cp))) != gap) break;
             i += n;
         }
         jv head = jv_sub(r, s, start, start + first), tail = jv_sub(r, s, start + first, i);
@@ -141,7 +141,7 @@ static jv filter_truncate(jinja_run *r, jv self, const jv *a, const jv_args *raw
     int64_t kept = length - (int64_t)end.as.s->chars;
     if (kept < 0 || leeway < 0) return jr_error(r, "expected length >= %zu and leeway >= 0", end.as.s->chars);
     if ((int64_t)self.as.s->chars <= length || (int64_t)self.as.s->chars - length <= leeway) return self;
-    size_t stop = utf8_offset(self.as.s->data, self.as.s->len, (size_t)kept);
+    size_t stop = jutf8_offset(self.as.s->data, self.as.s->len, (size_t)kept);
     if (!arg_truth(a[1], false)) {
         jv_string space = {.data = " ", .len = 1, .chars = 1};
         size_t at = jinja_rfind(r, self.as.s, stop, &space);
@@ -159,8 +159,8 @@ static jv filter_wordcount(jinja_run *r, jv self, const jv *a, const jv_args *ra
     bool inside = false;
     for (size_t i = 0; !jr_failed(r) && i < s.as.s->len;) {
         uint32_t cp;
-        i += utf8_decode(s.as.s->data + i, &cp);
-        bool word = utf8_is_word(cp);
+        i += jutf8_decode(s.as.s->data + i, &cp);
+        bool word = jutf8_is_word(cp);
         words += word && !inside;
         inside = word;
     }

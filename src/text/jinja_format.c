@@ -31,7 +31,7 @@ static void fail_code(jinja_run *r, char type, jv v)
 static void put_field(jinja_run *r, jinja_text *t, const field *f, const char *prefix, const char *body,
                       size_t len, char usual_align)
 {
-    size_t chars = utf8_count(body, len) + strlen(prefix);
+    size_t chars = jutf8_count(body, len) + strlen(prefix);
     size_t pad = f->width > 0 && (size_t)f->width > chars ? (size_t)f->width - chars : 0;
     char align = f->align ? f->align : usual_align;
     size_t left = align == '>' ? pad : align == '^' ? pad / 2 : 0, inner = align == '=' ? pad : 0;
@@ -47,7 +47,7 @@ static void put_text(jinja_run *r, jinja_text *t, const field *f, jv s)
     if (jr_failed(r)) return;
     size_t len = s.as.s->len;
     if (f->precision >= 0 && (size_t)f->precision < s.as.s->chars) {
-        len = utf8_offset(s.as.s->data, len, (size_t)f->precision);
+        len = jutf8_offset(s.as.s->data, len, (size_t)f->precision);
     }
     put_field(r, t, f, "", s.as.s->data, len, '<');
 }
@@ -228,7 +228,7 @@ static void percent_char(percent_state *s, jinja_text *t, const field *f, jv v)
     if (v.kind == JV_STRING && v.as.s->chars == 1) {
         put_field(s->r, t, f, "", v.as.s->data, v.as.s->len, '>');
     } else if (jv_is_integer(v, &cp) && cp >= 0 && cp < 0x110000 && (cp < 0xD800 || cp > 0xDFFF)) {
-        put_field(s->r, t, f, "", bytes, utf8_encode((uint32_t)cp, bytes), '>');
+        put_field(s->r, t, f, "", bytes, jutf8_encode((uint32_t)cp, bytes), '>');
     } else {
         jr_error(s->r, "%%c requires int or char");
     }
@@ -355,7 +355,7 @@ static field read_spec(jinja_run *r, const char *p, const char *end)
 {
     field f = {.fill = " ", .fill_len = 1};
     uint32_t cp;
-    size_t n = p < end ? utf8_decode(p, &cp) : 0;
+    size_t n = p < end ? jutf8_decode(p, &cp) : 0;
     if (n && p + n < end && is_align(p[n])) {
         memcpy(f.fill, p, n);
         f.fill_len = n;

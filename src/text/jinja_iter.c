@@ -16,7 +16,7 @@ static bool next_in_string(jinja_run *r, jinja_iter *it, jv *out)
     const jv_string *s = it->source.as.s;
     uint32_t cp;
     if (it->byte >= s->len) return false;
-    size_t n = utf8_decode(s->data + it->byte, &cp);
+    size_t n = jutf8_decode(s->data + it->byte, &cp);
     *out = jv_sub(r, s, it->byte, it->byte + n);
     it->byte += n;
     return !jr_failed(r);

@@ -46,7 +46,7 @@ static void dump_string(jinja_run *r, jinja_text *t, const jv_string *s, bool en
     text_append(r, t, "\"", 1);
     for (size_t i = 0; i < s->len && !jr_failed(r);) {
         uint32_t cp;
-        size_t n = utf8_decode(s->data + i, &cp);
+        size_t n = jutf8_decode(s->data + i, &cp);
         if (cp < 0x20 || cp == '"' || cp == '\\' || (ensure_ascii && cp > 0x7E)) {
             text_append(r, t, s->data + done, i - done);
             write_escape(r, t, cp);

@@ -23,7 +23,7 @@ typedef struct {
 static void fail(lexer *l, const char *what, const char *text, size_t len)
 {
     if (l->status != NVLLM_OK) return;
-    if (len > 60) len = utf8_offset(text, len, 15);
+    if (len > 60) len = jutf8_offset(text, len, 15);
     l->status =
         error_set(l->err, NVLLM_ERR_TEMPLATE, "template line %d: %s%.*s", l->line, what, (int)len, text);
 }
@@ -66,8 +66,8 @@ static size_t skip_space(const lexer *l, size_t pos)
 {
     uint32_t cp;
     while (pos < l->len) {
-        size_t n = utf8_decode(l->s + pos, &cp);
-        if (!utf8_is_space(cp)) break;
+        size_t n = jutf8_decode(l->s + pos, &cp);
+        if (!jutf8_is_space(cp)) break;
         pos += n;
     }
     return pos;
@@ -92,8 +92,8 @@ static void emit_data(lexer *l, size_t end, char sign, bool is_variable)
     if (sign == '-') {
         uint32_t cp;
         while (stop > l->pos) {
-            size_t n = utf8_decode_before(l->s, stop, &cp);
-            if (!utf8_is_space(cp)) break;
+            size_t n = jutf8_decode_before(l->s, stop, &cp);
+            if (!jutf8_is_space(cp)) break;
             stop -= n;
         }
     } else if (sign != '+' && !is_variable) {
@@ -185,7 +185,7 @@ static size_t unescape_hex(const char *s, size_t len, char letter, char out[4], 
         cp = cp << 4 | (uint32_t)v;
     }
     if (cp > 0x10FFFF || (cp >= 0xD800 && cp < 0xE000)) return 0;
-    *n = utf8_encode(cp, out);
+    *n = jutf8_encode(cp, out);
     return digits;
 }
 
@@ -194,7 +194,7 @@ static size_t unescape_octal(const char *s, size_t len, char out[4], size_t *n)
     uint32_t cp = 0;
     size_t i = 0;
     while (i < 3 && i < len && s[i] >= '0' && s[i] <= '7') cp = cp * 8 + (uint32_t)(s[i++] - '0');
-    *n = utf8_encode(cp, out);
+    *n = jutf8_encode(cp, out);
     return i;
 }
 
@@ -254,8 +254,8 @@ static size_t scan_name(const lexer *l, size_t pos)
 {
     while (pos < l->len) {
         uint32_t cp;
-        size_t n = utf8_decode(l->s + pos, &cp);
-        if (!utf8_is_word(cp)) break;
+        size_t n = jutf8_decode(l->s + pos, &cp);
+        if (!jutf8_is_word(cp)) break;
         pos += n;
     }
     return pos;
@@ -306,15 +306,15 @@ static void lex_operator(lexer *l, brackets *b)
         return;
     }
     uint32_t cp;
-    fail(l, "unexpected character ", l->s + l->pos, utf8_decode(l->s + l->pos, &cp));
+    fail(l, "unexpected character ", l->s + l->pos, jutf8_decode(l->s + l->pos, &cp));
 }
 
 static void lex_name(lexer *l)
 {
     size_t end = scan_name(l, l->pos);
     uint32_t first;
-    utf8_decode(l->s + l->pos, &first);
-    if (utf8_is_numeric(first)) fail(l, "invalid character in a name: ", l->s + l->pos, end - l->pos);
+    jutf8_decode(l->s + l->pos, &first);
+    if (jutf8_is_numeric(first)) fail(l, "invalid character in a name: ", l->s + l->pos, end - l->pos);
     emit(l, TOKEN_NAME, l->s + l->pos, end - l->pos);
     advance(l, end);
 }

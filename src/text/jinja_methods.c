@@ -131,8 +131,8 @@ static bool search_range(jinja_run *r, const jv_string *s, const jv *a, size_t *
     if (end < 0) end = end + n < 0 ? 0 : end + n;
     if (end > n) end = n;
     if (start > n || !jr_charge(r, s->len / 256)) return false;
-    *from = utf8_offset(s->data, s->len, (size_t)start);
-    *to = utf8_offset(s->data, s->len, (size_t)end);
+    *from = jutf8_offset(s->data, s->len, (size_t)start);
+    *to = jutf8_offset(s->data, s->len, (size_t)end);
     return true;
 }
 
@@ -145,7 +145,7 @@ static int64_t find(jinja_run *r, const jv_string *s, const jv *a, jinja_split_f
     jv_string part = {.data = s->data + from, .len = to - from};
     size_t at = side == SPLIT_FROM_LEFT ? jv_find(r, &part, 0, a[0].as.s)
                                         : jinja_rfind(r, &part, part.len, a[0].as.s);
-    return at == SIZE_MAX ? -1 : (int64_t)utf8_count(s->data, from + at);
+    return at == SIZE_MAX ? -1 : (int64_t)jutf8_count(s->data, from + at);
 }
 
 static jv str_find(jinja_run *r, jv self, const jv *a, const jv_args *raw)
@@ -184,7 +184,7 @@ static jv str_count(jinja_run *r, jv self, const jv *a, const jv_args *raw)
         return jv_int(0);
     }
     jv_string part = {.data = self.as.s->data + from, .len = to - from};
-    if (!a[0].as.s->len) return jv_int((int64_t)utf8_count(part.data, part.len) + 1);
+    if (!a[0].as.s->len) return jv_int((int64_t)jutf8_count(part.data, part.len) + 1);
     for (size_t at = 0; (at = jv_find(r, &part, at, a[0].as.s)) != SIZE_MAX; at += a[0].as.s->len) n++;
     return jv_int(n);
 }
@@ -329,7 +329,7 @@ static bool every(const jv_string *s, bool (*holds)(uint32_t cp))
 {
     for (size_t i = 0; i < s->len;) {
         uint32_t cp;
-        i += utf8_decode(s->data + i, &cp);
+        i += jutf8_decode(s->data + i, &cp);
         if (!holds(cp)) return false;
     }
     return s->len > 0;
@@ -337,7 +337,7 @@ static bool every(const jv_string *s, bool (*holds)(uint32_t cp))
 
 static bool is_alnum(uint32_t cp)
 {
-    return utf8_is_alpha(cp) || utf8_is_numeric(cp);
+    return jutf8_is_alpha(cp) || jutf8_is_numeric(cp);
 }
 
 static bool is_ascii(uint32_t cp)
@@ -350,7 +350,7 @@ static jv str_isalpha(jinja_run *r, jv self, const jv *a, const jv_args *raw)
     (void)r;
     (void)a;
     (void)raw;
-    return jv_bool(every(self.as.s, utf8_is_alpha));
+    return jv_bool(every(self.as.s, jutf8_is_alpha));
 }
 
 static jv str_isalnum(jinja_run *r, jv self, const jv *a, const jv_args *raw)
@@ -366,7 +366,7 @@ static jv str_isdigit(jinja_run *r, jv self, const jv *a, const jv_args *raw)
     (void)r;
     (void)a;
     (void)raw;
-    return jv_bool(every(self.as.s, utf8_is_digit));
+    return jv_bool(every(self.as.s, jutf8_is_digit));
 }
 
 static jv str_isdecimal(jinja_run *r, jv self, const jv *a, const jv_args *raw)
@@ -374,7 +374,7 @@ static jv str_isdecimal(jinja_run *r, jv self, const jv *a, const jv_args *raw)
     (void)r;
     (void)a;
     (void)raw;
-    return jv_bool(every(self.as.s, utf8_is_decimal));
+    return jv_bool(every(self.as.s, jutf8_is_decimal));
 }
 
 static jv str_isnumeric(jinja_run *r, jv self, const jv *a, const jv_args *raw)
@@ -382,7 +382,7 @@ static jv str_isnumeric(jinja_run *r, jv self, const jv *a, const jv_args *raw)
     (void)r;
     (void)a;
     (void)raw;
-    return jv_bool(every(self.as.s, utf8_is_numeric));
+    return jv_bool(every(self.as.s, jutf8_is_numeric));
 }
 
 static jv str_isspace(jinja_run *r, jv self, const jv *a, const jv_args *raw)
@@ -390,7 +390,7 @@ static jv str_isspace(jinja_run *r, jv self, const jv *a, const jv_args *raw)
     (void)r;
     (void)a;
     (void)raw;
-    return jv_bool(every(self.as.s, utf8_is_space));
+    return jv_bool(every(self.as.s, jutf8_is_space));
 }
 
 static jv str_isprintable(jinja_run *r, jv self, const jv *a, const jv_args *raw)
@@ -398,7 +398,7 @@ static jv str_isprintable(jinja_run *r, jv self, const jv *a, const jv_args *raw
     (void)r;
     (void)a;
     (void)raw;
-    return jv_bool(!self.as.s->len || every(self.as.s, utf8_is_printable));
+    return jv_bool(!self.as.s->len || every(self.as.s, jutf8_is_printable));
 }
 
 static jv str_isascii(jinja_run *r, jv self, const jv *a, const jv_args *raw)

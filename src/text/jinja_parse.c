@@ -93,7 +93,7 @@ jv parser_string(parser *p, const char *text, size_t len)
         fail_limit(p, "too large to compile");
         return jv_none();
     }
-    *s = (jv_string){.data = text, .len = len, .chars = utf8_count(text, len)};
+    *s = (jv_string){.data = text, .len = len, .chars = jutf8_count(text, len)};
     return jv_of_string(s);
 }
 

@@ -7,10 +7,10 @@
 
 static bool in_set(const jv_string *set, uint32_t cp)
 {
-    if (!set) return utf8_is_space(cp);
+    if (!set) return jutf8_is_space(cp);
     for (size_t i = 0; i < set->len;) {
         uint32_t c;
-        i += utf8_decode(set->data + i, &c);
+        i += jutf8_decode(set->data + i, &c);
         if (c == cp) return true;
     }
     return false;
@@ -26,12 +26,12 @@ jv jinja_strip(jinja_run *r, const jv_string *s, jv chars, jinja_strip_sides sid
     const jv_string *set = chars.kind == JV_STRING ? chars.as.s : NULL;
     size_t cost = set ? 1 + set->len / 16 : 0;
     while ((sides & STRIP_LEFT) && from < to && jr_charge(r, cost)) {
-        size_t n = utf8_decode(s->data + from, &cp);
+        size_t n = jutf8_decode(s->data + from, &cp);
         if (!in_set(set, cp)) break;
         from += n;
     }
     while ((sides & STRIP_RIGHT) && to > from && jr_charge(r, cost)) {
-        size_t n = utf8_decode_before(s->data, to, &cp);
+        size_t n = jutf8_decode_before(s->data, to, &cp);
         if (!in_set(set, cp)) break;
         to -= n;
     }
@@ -47,7 +47,7 @@ static jv replace_empty(jinja_run *r, const jv_string *s, const jv_string *with,
     for (int64_t done = 0; (count < 0 || done < count) && jr_charge(r, 1); done++) {
         text_append(r, &t, with->data, with->len);
         if (i >= s->len) break;
-        size_t n = utf8_decode(s->data + i, &cp);
+        size_t n = jutf8_decode(s->data + i, &cp);
         text_append(r, &t, s->data + i, n);
         i += n;
     }
@@ -127,8 +127,8 @@ static size_t skip_while(const jv_string *s, size_t i, bool space)
 {
     uint32_t cp;
     while (i < s->len) {
-        size_t n = utf8_decode(s->data + i, &cp);
-        if (utf8_is_space(cp) != space) break;
+        size_t n = jutf8_decode(s->data + i, &cp);
+        if (jutf8_is_space(cp) != space) break;
         i += n;
     }
     return i;
@@ -151,8 +151,8 @@ static size_t skip_back_while(const jv_string *s, size_t i, bool space)
 {
     uint32_t cp;
     while (i > 0) {
-        size_t n = utf8_decode_before(s->data, i, &cp);
-        if (utf8_is_space(cp) != space) break;
+        size_t n = jutf8_decode_before(s->data, i, &cp);
+        if (jutf8_is_space(cp) != space) break;
         i -= n;
     }
     return i;
@@ -188,11 +188,11 @@ jv jinja_splitlines(jinja_run *r, const jv_string *s, bool keep_ends)
     jv list = jv_list_new(r, 0);
     for (size_t i = 0, start = 0; i < s->len && !jr_failed(r);) {
         uint32_t cp;
-        size_t n = utf8_decode(s->data + i, &cp);
+        size_t n = jutf8_decode(s->data + i, &cp);
         size_t end = i;
         i += n;
         if (cp == '\r' && i < s->len && s->data[i] == '\n') i++;
-        if (!utf8_is_line_break(cp)) {
+        if (!jutf8_is_line_break(cp)) {
             if (i < s->len) continue;
             end = i;
         }
@@ -228,9 +228,9 @@ static bool all_cased(const jv_string *s, bool lower)
     bool any = false;
     for (size_t i = 0; i < s->len;) {
         uint32_t cp;
-        i += utf8_decode(s->data + i, &cp);
-        if (utf8_is_title(cp) || (lower ? utf8_is_upper(cp) : utf8_is_lower(cp))) return false;
-        any = any || (lower ? utf8_is_lower(cp) : utf8_is_upper(cp));
+        i += jutf8_decode(s->data + i, &cp);
+        if (jutf8_is_title(cp) || (lower ? jutf8_is_upper(cp) : jutf8_is_lower(cp))) return false;
+        any = any || (lower ? jutf8_is_lower(cp) : jutf8_is_upper(cp));
     }
     return any;
 }

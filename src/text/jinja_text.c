@@ -81,14 +81,14 @@ void jinja_float_repr(double f, char out[40])
 static bool number_text(const char *s, size_t len, char *out, size_t cap)
 {
     uint32_t cp;
-    while (len > 0 && (utf8_decode(s, &cp), utf8_is_space(cp))) {
-        size_t n = utf8_decode(s, &cp);
+    while (len > 0 && (jutf8_decode(s, &cp), jutf8_is_space(cp))) {
+        size_t n = jutf8_decode(s, &cp);
         s += n;
         len -= n;
     }
     while (len > 0) {
-        size_t n = utf8_decode_before(s, len, &cp);
-        if (!utf8_is_space(cp)) break;
+        size_t n = jutf8_decode_before(s, len, &cp);
+        if (!jutf8_is_space(cp)) break;
         len -= n;
     }
     if (len == 0 || len >= cap) return false;
@@ -195,9 +195,9 @@ static void write_string_repr(jinja_run *r, jinja_text *t, const jv_string *s)
     size_t done = 0;
     for (size_t i = 0; i < s->len && !jr_failed(r);) {
         uint32_t cp;
-        size_t n = utf8_decode(s->data + i, &cp);
+        size_t n = jutf8_decode(s->data + i, &cp);
         bool slash = cp == '\\' || cp == (uint32_t)quote;
-        bool plain = cp < 0x7F ? cp >= ' ' : utf8_is_printable(cp);
+        bool plain = cp < 0x7F ? cp >= ' ' : jutf8_is_printable(cp);
         if (slash || !plain) {
             text_append(r, t, s->data + done, i - done);
             if (slash) text_append(r, t, "\\", 1);

@@ -1,5 +1,5 @@
 /* UTF-8 inside the Jinja engine. Every string in it is valid UTF-8 (sources are checked by jinja_compile,
- * contexts by jansson), so these helpers do not look for errors; only jinja_utf8_valid does. */
+ * contexts by jansson), so these helpers do not look for errors; only jutf8_valid does. */
 #ifndef NVLLM_TEXT_JINJA_UTF8_H
 #define NVLLM_TEXT_JINJA_UTF8_H
 
@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 /* Decodes the code point at s (valid, not at its end); returns its length in bytes. */
-static inline size_t utf8_decode(const char *s, uint32_t *cp)
+static inline size_t jutf8_decode(const char *s, uint32_t *cp)
 {
     const unsigned char *u = (const unsigned char *)s;
     if (u[0] < 0x80) return *cp = u[0], 1;
@@ -19,31 +19,31 @@ static inline size_t utf8_decode(const char *s, uint32_t *cp)
 }
 
 /* The code point that ends at s + end (end > 0); returns its length in bytes. */
-static inline size_t utf8_decode_before(const char *s, size_t end, uint32_t *cp)
+static inline size_t jutf8_decode_before(const char *s, size_t end, uint32_t *cp)
 {
     size_t i = end - 1;
     while (((unsigned char)s[i] & 0xC0) == 0x80) i--;
-    return utf8_decode(s + i, cp);
+    return jutf8_decode(s + i, cp);
 }
 
-size_t utf8_encode(uint32_t cp, char out[4]); /* returns the length; cp is a scalar value */
-size_t utf8_count(const char *s, size_t len); /* code points */
-bool jinja_utf8_valid(const char *s, size_t len);
+size_t jutf8_encode(uint32_t cp, char out[4]); /* returns the length; cp is a scalar value */
+size_t jutf8_count(const char *s, size_t len); /* code points */
+bool jutf8_valid(const char *s, size_t len);
 
 /* Byte offset of code point `index` (index <= number of code points). */
-size_t utf8_offset(const char *s, size_t len, size_t index);
+size_t jutf8_offset(const char *s, size_t len, size_t index);
 
 /* Python's str predicates. */
-bool utf8_is_space(uint32_t cp);
-bool utf8_is_line_break(uint32_t cp);
-bool utf8_is_printable(uint32_t cp);
-bool utf8_is_word(uint32_t cp); /* \w of Python's re */
-bool utf8_is_alpha(uint32_t cp);
-bool utf8_is_decimal(uint32_t cp);
-bool utf8_is_digit(uint32_t cp);
-bool utf8_is_numeric(uint32_t cp);
-bool utf8_is_upper(uint32_t cp);
-bool utf8_is_lower(uint32_t cp);
-bool utf8_is_title(uint32_t cp);
+bool jutf8_is_space(uint32_t cp);
+bool jutf8_is_line_break(uint32_t cp);
+bool jutf8_is_printable(uint32_t cp);
+bool jutf8_is_word(uint32_t cp); /* \w of Python's re */
+bool jutf8_is_alpha(uint32_t cp);
+bool jutf8_is_decimal(uint32_t cp);
+bool jutf8_is_digit(uint32_t cp);
+bool jutf8_is_numeric(uint32_t cp);
+bool jutf8_is_upper(uint32_t cp);
+bool jutf8_is_lower(uint32_t cp);
+bool jutf8_is_title(uint32_t cp);
 
 #endif

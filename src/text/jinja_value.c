@@ -13,7 +13,7 @@ jv jv_borrow(jinja_run *r, const char *data, size_t len)
 {
     jv_string *s = jr_alloc(r, 1, sizeof *s);
     if (!s || !jr_charge(r, len / 256)) return jv_none();
-    *s = (jv_string){.data = data, .len = len, .chars = utf8_count(data, len)};
+    *s = (jv_string){.data = data, .len = len, .chars = jutf8_count(data, len)};
     return jv_of_string(s);
 }
 
@@ -91,7 +91,7 @@ jv jv_fail_undefined(jinja_run *r, jv v)
         text_puts(r, &t, " has no element ");
         jv_write_repr(r, &t, *u->name);
     }
-    if (t.len > 400) t.len = utf8_offset(t.data, 400, 100);
+    if (t.len > 400) t.len = jutf8_offset(t.data, 400, 100);
     return jr_error(r, "%.*s", (int)t.len, t.data ? t.data : "undefined");
 }
 
