@@ -209,42 +209,46 @@ nvllm_status tok_cursor_number(tok_cursor *c, double *value)
 
 static bool skip_string(tok_cursor *c)
 {
-    for (c->at++; c->at < c->end; c->at++) {
-        if (*c->at == '\\')
-            c->at++;
-        else if (*c->at == '"')
-            break;
+    const char *p = c->at + 1;
+    while (p < c->end && *p != '"') p += *p == '\\' ? 2 : 1;
+    c->at = p < c->end ? p + 1 : c->end;
+    return p < c->end;
+}
+
+/* To the bracket that closes the one at c->at. */
+static nvllm_status skip_nested(tok_cursor *c)
+{
+    size_t depth = 0;
+    while (c->at < c->end) {
+        char ch = *c->at;
+        if (ch == '"') {
+            if (!skip_string(c)) return tok_cursor_fail(c, "the end of a string");
+            continue;
+        }
+        c->at++;
+        if (ch == '[' || ch == '{')
+            depth++;
+        else if ((ch == ']' || ch == '}') && --depth == 0)
+            return NVLLM_OK;
     }
-    if (c->at >= c->end) {
-        c->at = c->end;
-        return false;
-    }
-    c->at++;
-    return true;
+    return tok_cursor_fail(c, "the end of a list or object");
 }
 
 nvllm_status tok_cursor_skip(tok_cursor *c, tok_slice *value)
 {
     char ch = tok_cursor_peek(c);
-    size_t depth = 0;
     const char *from = c->at;
+    nvllm_status st = NVLLM_OK;
     if (c->at == c->end || ch == ',' || ch == ':' || ch == '}' || ch == ']')
         return tok_cursor_fail(c, "a value");
-    do {
-        if (c->at == c->end) return tok_cursor_fail(c, "the end of a list or object");
-        ch = *c->at;
-        if (ch == '"') {
-            if (!skip_string(c)) return tok_cursor_fail(c, "the end of a string");
-            continue;
-        }
-        if (ch == '[' || ch == '{') depth++;
-        if (ch == ']' || ch == '}') depth--;
-        c->at++;
-        if (depth == 0 && !strchr("]}", ch)) /* a bare word or number: to its end */
-            while (c->at < c->end && !strchr(",]} \t\r\n", *c->at)) c->at++;
-    } while (depth);
+    if (ch == '[' || ch == '{')
+        st = skip_nested(c);
+    else if (ch == '"')
+        st = skip_string(c) ? NVLLM_OK : tok_cursor_fail(c, "the end of a string");
+    else
+        while (c->at < c->end && !strchr(",]} \t\r\n", *c->at)) c->at++; /* a bare word or number */
     *value = (tok_slice){from, (size_t)(c->at - from)};
-    return NVLLM_OK;
+    return st == NVLLM_OK && value->len == 0 ? tok_cursor_fail(c, "a value") : st;
 }
 
 nvllm_status tok_cursor_done(tok_cursor *c)

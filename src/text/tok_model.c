@@ -31,6 +31,33 @@ static nvllm_status finish_unigram(tok_model *m, nvllm_error *err)
     return NVLLM_OK;
 }
 
+/* Offset behind `from` of the first mark (U+2581) that follows another character; len when there is none. */
+static size_t next_cut(const char *text, size_t len, size_t from)
+{
+    static const char mark[3] = {'\xE2', '\x96', '\x81'};
+    for (size_t i = from; i + 3 <= len; i++) {
+        const char *at = memchr(text + i, mark[0], len - 2 - i);
+        if (!at) return len;
+        i = (size_t)(at - text);
+        if (i > from && memcmp(at, mark, 3) == 0 && !(i >= from + 3 && memcmp(at - 3, mark, 3) == 0))
+            return i;
+    }
+    return len;
+}
+
+/* Only exact where the mark is itself a token: then a pending unknown token never crosses the cut. */
+static bool may_cut_at_mark(const tok_model *m)
+{
+    if (m->kind == TOK_UNIGRAM || m->ignore_merges || tok_vocab_find(&m->vocab, "\xE2\x96\x81", 3) < 0)
+        return false;
+    for (uint32_t id = 0; id < m->vocab.size; id++) {
+        size_t len;
+        const char *piece = tok_vocab_piece(&m->vocab, (int32_t)id, &len);
+        if (piece && next_cut(piece, len, 0) < len) return false;
+    }
+    return true;
+}
+
 nvllm_status tok_model_finish(tok_model *m, nvllm_error *err)
 {
     for (uint32_t b = 0; b < 256; b++) {
@@ -42,6 +69,7 @@ nvllm_status tok_model_finish(tok_model *m, nvllm_error *err)
         char text[4];
         m->char_ids[c] = tok_vocab_find(&m->vocab, text, utf8_encode(c, text));
     }
+    m->cut_at_mark = may_cut_at_mark(m);
     return m->kind == TOK_UNIGRAM ? finish_unigram(m, err) : NVLLM_OK;
 }
 
@@ -106,16 +134,33 @@ static nvllm_status encode_with_memory(const tok_model *m, tok_work *w, const to
     return st;
 }
 
-nvllm_status tok_model_encode(const tok_model *m, tok_work *w, const tok_pieces *pieces, tok_ids *ids,
-                              nvllm_error *err)
+static nvllm_status cut_at_marks(tok_pieces *p, tok_pieces *spare, nvllm_error *err)
 {
+    nvllm_status st = NVLLM_OK;
+    spare->count = 0;
+    for (size_t i = 0; i < p->count; i++) {
+        tok_span s = p->span[i];
+        const char *text = p->text.data + s.start;
+        for (size_t from = 0, to; st == NVLLM_OK && from < s.len; from = to) {
+            to = next_cut(text, s.len, from);
+            st = tok_pieces_push(spare, (tok_span){s.start + from, to - from, false}, err);
+        }
+    }
+    tok_pieces_swap_spans(p, spare);
+    return st;
+}
+
+nvllm_status tok_model_encode(const tok_model *m, tok_work *w, tok_pieces *pieces, tok_pieces *spare,
+                              tok_ids *ids, nvllm_error *err)
+{
+    nvllm_status st = m->cut_at_mark ? cut_at_marks(pieces, spare, err) : NVLLM_OK;
+    if (st != NVLLM_OK) return st;
     seen *table = pieces->count >= SEEN_MIN_PIECES ? calloc((size_t)1 << SEEN_BITS, sizeof *table) : NULL;
     if (table) { /* without memory for the table the long way gives the same ids */
-        nvllm_status st = encode_with_memory(m, w, pieces, table, ids, err);
+        st = encode_with_memory(m, w, pieces, table, ids, err);
         free(table);
         return st;
     }
-    nvllm_status st = NVLLM_OK;
     for (size_t i = 0; st == NVLLM_OK && i < pieces->count; i++)
         st = encode_one(m, w, pieces->text.data + pieces->span[i].start, pieces->span[i].len, ids, err);
     return st;

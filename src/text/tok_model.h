@@ -28,6 +28,8 @@ typedef struct {
     tok_merge *merges; /* BPE: open addressing, at most half full */
     uint32_t merge_mask, merge_count;
 
+    bool cut_at_mark; /* BPE, SPM: no token has a U+2581 behind another character (see tok_model_encode) */
+
     double *score; /* SPM, UNIGRAM: [vocab.size] */
     uint8_t
         *mergeable;   /* SPM: [vocab.size] pieces that text may become; UNIGRAM: the same, or NULL for all */
@@ -44,9 +46,11 @@ nvllm_status tok_merges_add(tok_model *m, const char *left, size_t left_len, con
 nvllm_status tok_model_finish(tok_model *m, nvllm_error *err);
 void tok_model_free(tok_model *m);
 
-/* Appends the ids of all pieces, in order. */
-nvllm_status tok_model_encode(const tok_model *m, tok_work *w, const tok_pieces *pieces, tok_ids *ids,
-                              nvllm_error *err);
+/* Appends the ids of all pieces, in order. Where the model sees the whole text as one piece, it may be cut before
+ * each U+2581 that follows another character if no token spans such a place: no merge can either, the ids are the
+ * same, and words can be remembered. `spare` is scratch. */
+nvllm_status tok_model_encode(const tok_model *m, tok_work *w, tok_pieces *pieces, tok_pieces *spare,
+                              tok_ids *ids, nvllm_error *err);
 
 /* One piece; the three kinds, called by tok_model_encode. */
 nvllm_status tok_bpe_encode(const tok_model *m, tok_work *w, const char *text, size_t len, tok_ids *ids,

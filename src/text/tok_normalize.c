@@ -183,7 +183,11 @@ static nvllm_status squeeze(tok_work *w, buffer *text, nvllm_error *err)
 {
     buffer_clear(&w->spare);
     size_t end = text->len;
-    while (end && text->data[end - 1] == ' ') end--;
+    for (bool more = true; more;) { /* at the end the mark of a space counts as one */
+        more = end && text->data[end - 1] == ' ';
+        if (more) end--;
+        else if ((more = end >= 3 && memcmp(text->data + end - 3, "\xE2\x96\x81", 3) == 0)) end -= 3;
+    }
     for (size_t i = 0; i < end; i++) {
         if (text->data[i] == ' ' && (w->spare.len == 0 || w->spare.data[w->spare.len - 1] == ' ')) continue;
         buffer_putc(&w->spare, text->data[i]);

@@ -138,13 +138,7 @@ static nvllm_status cut_all(const tok_pre_step *s, tok_work *w, tok_pieces *in, 
         nvllm_status st = cut_piece(s, w, in->text.data, &c);
         if (st != NVLLM_OK) return st;
     }
-    tok_span *span = in->span;
-    size_t cap = in->cap;
-    in->span = out->span;
-    in->cap = out->cap;
-    in->count = out->count;
-    out->span = span;
-    out->cap = cap;
+    tok_pieces_swap_spans(in, out);
     return NVLLM_OK;
 }
 

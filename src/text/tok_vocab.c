@@ -32,19 +32,31 @@ static void put_slot(uint64_t *slots, uint32_t mask, uint64_t hash, uint32_t id)
     slots[i] = (hash >> 32 << 32) | id;
 }
 
-static bool grow_slots(tok_vocab *v)
+static bool resize_slots(tok_vocab *v, uint32_t size)
 {
-    uint32_t size = v->slots ? (v->mask + 1) * 2 : 1024;
     uint64_t *slots = malloc(size * sizeof *slots);
     if (!slots) return false;
     memset(slots, 0xFF, size * sizeof *slots);
     for (uint32_t id = 0; id < v->size; id++)
-        if (v->start[id] != UINT32_MAX)
-            put_slot(slots, size - 1, tok_hash(v->bytes + v->start[id], v->length[id]), id);
+        if (v->piece[id].start != UINT32_MAX)
+            put_slot(slots, size - 1, tok_hash(v->bytes + v->piece[id].start, v->piece[id].length), id);
     free(v->slots);
     v->slots = slots;
     v->mask = size - 1;
     return true;
+}
+
+static bool grow_slots(tok_vocab *v)
+{
+    return resize_slots(v, v->slots ? (v->mask + 1) * 2 : 1024);
+}
+
+nvllm_status tok_vocab_reserve(tok_vocab *v, size_t count, nvllm_error *err)
+{
+    uint32_t size = 1024;
+    if (count > TOK_MAX_ID) count = TOK_MAX_ID;
+    while (size / 2 < count) size *= 2;
+    return resize_slots(v, size) ? NVLLM_OK : error_memory(err, size * sizeof *v->slots, "the vocabulary");
 }
 
 static bool grow_ids(tok_vocab *v, uint32_t need)
@@ -53,15 +65,12 @@ static bool grow_ids(tok_vocab *v, uint32_t need)
     if (need > v->cap) {
         uint32_t cap = v->cap ? v->cap * 2 : 1024;
         if (cap < need) cap = need;
-        uint32_t *start = realloc(v->start, cap * sizeof *start);
-        if (!start) return false;
-        v->start = start;
-        uint32_t *length = realloc(v->length, cap * sizeof *length);
-        if (!length) return false;
-        v->length = length;
+        tok_piece *piece = realloc(v->piece, cap * sizeof *piece);
+        if (!piece) return false;
+        v->piece = piece;
         v->cap = cap;
     }
-    memset(v->start + v->size, 0xFF, (need - v->size) * sizeof *v->start);
+    memset(v->piece + v->size, 0xFF, (need - v->size) * sizeof *v->piece);
     v->size = need;
     return true;
 }
@@ -86,10 +95,10 @@ nvllm_status tok_vocab_add(tok_vocab *v, const char *piece, size_t len, int64_t 
                          piece, id, TOK_MAX_ID);
     if (len > UINT32_MAX / 4 || v->bytes_len + len > UINT32_MAX - 1)
         return error_set(err, NVLLM_ERR_LIMIT, "the vocabulary's strings exceed 4 GiB");
-    if (id < v->size && v->start[id] != UINT32_MAX)
+    if (id < v->size && v->piece[id].start != UINT32_MAX)
         return error_set(err, NVLLM_ERR_FORMAT, "tokens \"%.*s\" and \"%.*s\" share id %" PRId64,
-                         v->length[id] < 100 ? (int)v->length[id] : 100, v->bytes + v->start[id], shown,
-                         piece, id);
+                         v->piece[id].length < 100 ? (int)v->piece[id].length : 100,
+                         v->bytes + v->piece[id].start, shown, piece, id);
     int32_t known = tok_vocab_find(v, piece, len);
     if (known >= 0)
         return error_set(err, NVLLM_ERR_FORMAT, "token \"%.*s\" has two ids, %d and %" PRId64, shown, piece,
@@ -99,8 +108,7 @@ nvllm_status tok_vocab_add(tok_vocab *v, const char *piece, size_t len, int64_t 
     if (!grow_ids(v, (uint32_t)id + 1) || !grow_bytes(v, len ? len : 1))
         return error_memory(err, len, "the vocabulary");
     if (len) memcpy(v->bytes + v->bytes_len, piece, len);
-    v->start[id] = (uint32_t)v->bytes_len;
-    v->length[id] = (uint32_t)len;
+    v->piece[id] = (tok_piece){(uint32_t)v->bytes_len, (uint32_t)len};
     v->bytes_len += len;
     v->count++;
     if (len > v->longest) v->longest = (uint32_t)len;
@@ -111,8 +119,7 @@ nvllm_status tok_vocab_add(tok_vocab *v, const char *piece, size_t len, int64_t 
 void tok_vocab_free(tok_vocab *v)
 {
     free(v->bytes);
-    free(v->start);
-    free(v->length);
+    free(v->piece);
     free(v->slots);
     *v = (tok_vocab){0};
 }
@@ -124,14 +131,15 @@ int32_t tok_vocab_find(const tok_vocab *v, const char *piece, size_t len)
     for (uint32_t i = (uint32_t)hash & v->mask; v->slots[i] != FREE_SLOT; i = (i + 1) & v->mask) {
         if (v->slots[i] >> 32 != hash >> 32) continue;
         uint32_t id = (uint32_t)v->slots[i];
-        if (v->length[id] == len && memcmp(v->bytes + v->start[id], piece, len) == 0) return (int32_t)id;
+        if (v->piece[id].length == len && memcmp(v->bytes + v->piece[id].start, piece, len) == 0)
+            return (int32_t)id;
     }
     return -1;
 }
 
 const char *tok_vocab_piece(const tok_vocab *v, int32_t id, size_t *len)
 {
-    if (id < 0 || (uint32_t)id >= v->size || v->start[id] == UINT32_MAX) return NULL;
-    *len = v->length[id];
-    return v->bytes + v->start[id];
+    if (id < 0 || (uint32_t)id >= v->size || v->piece[id].start == UINT32_MAX) return NULL;
+    *len = v->piece[id].length;
+    return v->bytes + v->piece[id].start;
 }

@@ -14,18 +14,24 @@
 #define TOK_MAX_ID 2000000
 
 typedef struct {
+    uint32_t start, length; /* in bytes */
+} tok_piece;
+
+typedef struct {
     char *bytes; /* all pieces, one after the other */
     size_t bytes_len, bytes_cap;
-    uint32_t *start, *length; /* [size] by id; a hole has start UINT32_MAX */
-    uint32_t size, cap;       /* ids are below size */
-    uint32_t count;           /* pieces */
-    uint32_t longest;         /* bytes of the longest piece */
-    uint64_t *slots;          /* [mask + 1] upper half of the hash << 32 | id; UINT64_MAX: free */
+    tok_piece *piece;   /* [size] by id; a hole has start UINT32_MAX */
+    uint32_t size, cap; /* ids are below size */
+    uint32_t count;     /* pieces */
+    uint32_t longest;   /* bytes of the longest piece */
+    uint64_t *slots;    /* [mask + 1] upper half of the hash << 32 | id; UINT64_MAX: free */
     uint32_t mask;
 } tok_vocab;
 
 /* Refuses an id out of range or taken, and a piece already there. */
 nvllm_status tok_vocab_add(tok_vocab *v, const char *piece, size_t len, int64_t id, nvllm_error *err);
+/* Room for about `count` pieces; a hint that saves growing step by step. */
+nvllm_status tok_vocab_reserve(tok_vocab *v, size_t count, nvllm_error *err);
 void tok_vocab_free(tok_vocab *v);
 
 int32_t tok_vocab_find(const tok_vocab *v, const char *piece, size_t len); /* -1: none */

@@ -72,6 +72,17 @@ nvllm_status tok_pieces_push(tok_pieces *p, tok_span span, nvllm_error *err)
     return NVLLM_OK;
 }
 
+void tok_pieces_swap_spans(tok_pieces *p, tok_pieces *other)
+{
+    tok_pieces old = *p;
+    p->span = other->span;
+    p->count = other->count;
+    p->cap = other->cap;
+    other->span = old.span;
+    other->count = old.count;
+    other->cap = old.cap;
+}
+
 void tok_pieces_free(tok_pieces *p)
 {
     buffer_free(&p->text);

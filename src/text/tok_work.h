@@ -49,6 +49,7 @@ typedef struct {
 } tok_pieces;
 
 nvllm_status tok_pieces_push(tok_pieces *p, tok_span span, nvllm_error *err); /* an empty span is dropped */
+void tok_pieces_swap_spans(tok_pieces *p, tok_pieces *other);                 /* the texts stay */
 void tok_pieces_free(tok_pieces *p);
 
 #endif

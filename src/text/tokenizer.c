@@ -179,7 +179,8 @@ static nvllm_status encode_plain(encoding *e, const char *text, size_t len, bool
     e->pieces.count = 0;
     nvllm_status st = tok_pieces_push(&e->pieces, (tok_span){0, len, at_origin}, e->err);
     if (st == NVLLM_OK) st = tok_pretokenize(&e->t->pretokenizer, &e->work, &e->pieces, &e->spare, e->err);
-    return st == NVLLM_OK ? tok_model_encode(&e->t->model, &e->work, &e->pieces, &e->ids, e->err) : st;
+    return st == NVLLM_OK ? tok_model_encode(&e->t->model, &e->work, &e->pieces, &e->spare, &e->ids, e->err)
+                          : st;
 }
 
 /* A part of the text between raw added tokens. */

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define ENTRY_BYTES 20 /* of "piece": id, and white space; a guess for the first size of the table */
+
 /* --- model -------------------------------------------------------------------------------------------- */
 
 static nvllm_status read_vocab_object(tok_model *m, tok_slice slice, nvllm_error *err)
@@ -15,7 +17,8 @@ static nvllm_status read_vocab_object(tok_model *m, tok_slice slice, nvllm_error
     tok_cursor c;
     bool more;
     tok_cursor_start(&c, slice, err);
-    nvllm_status st = tok_cursor_item(&c, '{', '}', true, &more);
+    nvllm_status st = tok_vocab_reserve(&m->vocab, slice.len / ENTRY_BYTES, err);
+    if (st == NVLLM_OK) st = tok_cursor_item(&c, '{', '}', true, &more);
     while (st == NVLLM_OK && more) {
         const char *piece;
         size_t len;
