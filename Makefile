@@ -15,6 +15,7 @@ BENCH_ARGS ?=
 ARGS ?=
 
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 .PHONY: all deps build run test bench asan fuzz lint format install clean help
 
 all: build
@@ -56,7 +57,7 @@ lint: build/lint/build.ninja
 	@tools/lint.sh
 
 format:
-	@git ls-files '*.c' '*.h' | xargs clang-format-14 -i
+	@find include src tests fuzz examples -name '*.[ch]' -print0 | xargs -0 clang-format-14 -i
 
 install: build
 	@DESTDIR=$(DESTDIR) cmake --install build/release --prefix $(PREFIX)

@@ -8,7 +8,7 @@ set -eu
 
 packages="gcc libc6-dev make cmake ninja-build pkg-config python3 libjansson-dev libpcre2-dev libutf8proc-dev libedit-dev
 libcmocka-dev"
-tools="git clang-14 libclang-rt-14-dev clang-format-14 cppcheck"
+tools="clang-14 libclang-rt-14-dev clang-format-14 cppcheck"
 check=no
 for argument in "$@"; do
     case $argument in

@@ -16,7 +16,7 @@ step()
 }
 formatted()
 {
-    git ls-files '*.c' '*.h' | xargs clang-format-14 --dry-run -Werror
+    find include src tests fuzz examples -name '*.[ch]' -print0 | xargs -0 clang-format-14 --dry-run -Werror
 }
 checked()
 {

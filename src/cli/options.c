@@ -38,7 +38,7 @@ const cli_option options_sampling[] = {
      "0 takes the likeliest token (default: the model's own settings, else 0)", 0, 1e6},
     {"top-p", 0, OPTION_REAL, AT(top_p), "P",
      "sample from the likeliest tokens that hold P of the probability", 0, 1},
-    {"top-k", 0, OPTION_INTEGER, AT(top_k), "K", "sample from the K likeliest tokens (0: all)", -1,
+    {"top-k", 0, OPTION_INTEGER, AT(top_k), "K", "sample from the K likeliest tokens (0: all)", 0,
      INT32_MAX},
     {"min-p", 0, OPTION_REAL, AT(min_p), "P", "drop tokens below P times the likeliest one", 0, 1},
     {"repetition-penalty", 0, OPTION_REAL, AT(repetition_penalty), "R",
