@@ -1,54 +1,74 @@
 /* Attention's inner loops for AVX2, FMA and F16C.
  *
- * The product works on tiles of up to 6 rows by one panel (two vectors): 12 accumulators of the 16 registers. */
+ * The product works on tiles of 6 rows by one panel (two vectors): 12 accumulators of the 16 registers; one or two
+ * rows (decode) take two panels, to have enough independent chains. */
 #include "ops/attention_kernels.h"
 #include "ops/exp_simd.h"
 #include "base/half.h"
 
-#define ISA   __attribute__((target("avx2,fma,f16c")))
-#define LANES 8
+#define ISA        __attribute__((target("avx2,fma,f16c")))
+#define LANES      8
+#define CACHE_LINE 64
 
 typedef __m256 vec;
 
-/* Inlined with a constant number of rows, so that `sum` lives in registers. */
-ISA static inline __attribute__((always_inline)) void tile(const panel_product *p, int32_t row,
-                                                           const int rows)
+/* One panel is two vectors. Inlined with constant rows and vectors, so that `sum` lives in registers. */
+ISA static inline __attribute__((always_inline)) void tile(const panel_product *p, int32_t row, int32_t panel,
+                                                           const int rows, const int panels)
 {
-    for (int32_t panel = 0; panel < p->panels; panel++) {
-        const float *a = p->a + (int64_t)row * p->a_stride;
-        const float *b = p->b + (int64_t)panel * p->b_stride;
-        float *out = p->out + (int64_t)row * p->out_stride + panel * ATTENTION_PANEL;
-        vec sum[6][2];
+    const float *a = p->a + (int64_t)row * p->a_stride;
+    const float *b = p->b + (int64_t)panel * p->b_stride;
+    float *out = p->out + (int64_t)row * p->out_stride + panel * ATTENTION_PANEL;
+    vec sum[6][4];
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int j = 0; j < 2 * panels; j++)
+            sum[r][j] = _mm256_loadu_ps(out + (int64_t)r * p->out_stride + j * LANES);
+    for (int32_t i = p->first; i < p->last; i++) {
+        vec x[4];
+#pragma GCC unroll 4
+        for (int j = 0; j < 2 * panels; j++)
+            x[j] = _mm256_loadu_ps(b + (int64_t)(j / 2) * p->b_stride + i * ATTENTION_PANEL + j % 2 * LANES);
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) {
-            sum[r][0] = _mm256_loadu_ps(out + (int64_t)r * p->out_stride);
-            sum[r][1] = _mm256_loadu_ps(out + (int64_t)r * p->out_stride + LANES);
-        }
-        for (int32_t i = p->first; i < p->last; i++) {
-            vec x0 = _mm256_loadu_ps(b + i * ATTENTION_PANEL),
-                x1 = _mm256_loadu_ps(b + i * ATTENTION_PANEL + LANES);
-#pragma GCC unroll 6
-            for (int r = 0; r < rows; r++) {
-                vec y = _mm256_set1_ps(a[(int64_t)r * p->a_stride + i]);
-                sum[r][0] = _mm256_fmadd_ps(y, x0, sum[r][0]);
-                sum[r][1] = _mm256_fmadd_ps(y, x1, sum[r][1]);
-            }
-        }
-#pragma GCC unroll 6
-        for (int r = 0; r < rows; r++) {
-            _mm256_storeu_ps(out + (int64_t)r * p->out_stride, sum[r][0]);
-            _mm256_storeu_ps(out + (int64_t)r * p->out_stride + LANES, sum[r][1]);
+            vec y = _mm256_set1_ps(a[(int64_t)r * p->a_stride + i]);
+#pragma GCC unroll 4
+            for (int j = 0; j < 2 * panels; j++) sum[r][j] = _mm256_fmadd_ps(y, x[j], sum[r][j]);
         }
     }
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int j = 0; j < 2 * panels; j++)
+            _mm256_storeu_ps(out + (int64_t)r * p->out_stride + j * LANES, sum[r][j]);
+}
+
+ISA static void rows_6(const panel_product *p, int32_t row)
+{
+    for (int32_t panel = 0; panel < p->panels; panel++) tile(p, row, panel, 6, 1);
+}
+
+ISA static void rows_2(const panel_product *p, int32_t row)
+{
+    int32_t panel = 0;
+    for (; panel + 2 <= p->panels; panel += 2) tile(p, row, panel, 2, 2);
+    if (panel < p->panels) tile(p, row, panel, 2, 1);
+}
+
+ISA static void rows_1(const panel_product *p, int32_t row)
+{
+    int32_t panel = 0;
+    for (; panel + 2 <= p->panels; panel += 2) tile(p, row, panel, 1, 2);
+    if (panel < p->panels) tile(p, row, panel, 1, 1);
 }
 
 ISA static void multiply_add(const panel_product *p)
 {
     int32_t row = 0;
-    for (; row + 6 <= p->rows; row += 6) tile(p, row, 6);
-    for (; row + 4 <= p->rows; row += 4) tile(p, row, 4);
-    for (; row + 2 <= p->rows; row += 2) tile(p, row, 2);
-    if (row < p->rows) tile(p, row, 1);
+    for (; row + 6 <= p->rows; row += 6) rows_6(p, row);
+    for (; row + 2 <= p->rows; row += 2) rows_2(p, row);
+    if (row < p->rows) rows_1(p, row);
 }
 
 /* Eight channels from channel c on, widened. */
@@ -92,15 +112,20 @@ ISA static inline __attribute__((always_inline)) void transpose(vec x[8])
     for (int i = 0; i < 8; i++) x[i] = y[i];
 }
 
-ISA static void pack_k(float *kt, const void *const *row, int32_t C, dtype format)
+ISA static void pack_k(float *kt, const void *const *row, const void *const *next, int32_t n, int32_t C,
+                       dtype format)
 {
-    for (int32_t i = 0; i < ATTENTION_BLOCK; i += LANES) {
+    for (int32_t i = 0; i < n; i += LANES) {
         float *panel = kt + (int64_t)(i / ATTENTION_PANEL) * C * ATTENTION_PANEL + i % ATTENTION_PANEL;
         int32_t c = 0;
         for (; c + LANES <= C; c += LANES) {
             vec x[LANES];
+            int32_t at = c * (format == DTYPE_F32 ? 4 : 2);
 #pragma GCC unroll 8
-            for (int j = 0; j < LANES; j++) x[j] = load(row[i + j], c, format);
+            for (int j = 0; j < LANES; j++) {
+                x[j] = load(row[i + j], c, format);
+                if (at % CACHE_LINE == 0) __builtin_prefetch((const char *)next[i + j] + at);
+            }
             transpose(x);
 #pragma GCC unroll 8
             for (int j = 0; j < LANES; j++) _mm256_storeu_ps(panel + (c + j) * ATTENTION_PANEL, x[j]);
@@ -110,19 +135,31 @@ ISA static void pack_k(float *kt, const void *const *row, int32_t C, dtype forma
     }
 }
 
-ISA static void pack_v(float *v, const void *const *row, int32_t n, int32_t C, dtype format)
+/* Inlined with a constant format. */
+ISA static inline __attribute__((always_inline)) void widen_panels(float *v, const void *const *row,
+                                                                   const void *const *next, int32_t n,
+                                                                   int32_t C, const dtype format)
 {
-    int32_t padded = (C + ATTENTION_PANEL - 1) / ATTENTION_PANEL * ATTENTION_PANEL;
-    for (int32_t i = 0; i < n; i++) {
-        int32_t c = 0;
-        for (; c + LANES <= C; c += LANES)
-            _mm256_storeu_ps(v + (c / ATTENTION_PANEL * ATTENTION_BLOCK + i) * ATTENTION_PANEL +
-                                 c % ATTENTION_PANEL,
-                             load(row[i], c, format));
-        for (; c < padded; c++)
-            v[(c / ATTENTION_PANEL * ATTENTION_BLOCK + i) * ATTENTION_PANEL + c % ATTENTION_PANEL] =
-                c < C ? widen(row[i], c, format) : 0;
-    }
+    for (int32_t c = 0; c < C; c += ATTENTION_PANEL, v += ATTENTION_BLOCK * ATTENTION_PANEL)
+        for (int32_t i = 0; i < n; i++) {
+            float *lane = v + i * ATTENTION_PANEL;
+            int32_t j = 0, at = c * (format == DTYPE_F32 ? 4 : 2);
+            if (at % CACHE_LINE == 0) __builtin_prefetch((const char *)next[i] + at);
+            for (; j < ATTENTION_PANEL && c + j + LANES <= C; j += LANES)
+                _mm256_storeu_ps(lane + j, load(row[i], c + j, format));
+            for (; j < ATTENTION_PANEL; j++) lane[j] = c + j < C ? widen(row[i], c + j, format) : 0;
+        }
+}
+
+ISA static void pack_v(float *v, const void *const *row, const void *const *next, int32_t n, int32_t C,
+                       dtype format)
+{
+    if (format == DTYPE_BF16)
+        widen_panels(v, row, next, n, C, DTYPE_BF16);
+    else if (format == DTYPE_F16)
+        widen_panels(v, row, next, n, C, DTYPE_F16);
+    else
+        widen_panels(v, row, next, n, C, DTYPE_F32);
 }
 
 ISA static float softmax(float *s, int32_t n, float scale, float *max)

@@ -1,14 +1,15 @@
 /* Attention's inner loops for AVX-512 (F, BW, VL).
  *
- * The product works on tiles of up to 12 rows by 2 panels: 24 accumulators, 2 panel vectors and a broadcast per
- * step, so 24 multiply-adds for 14 loads. K is transposed 16 x 16 in registers; 16-bit formats as pairs of channels,
+ * The product works on tiles of 12 rows by 2 panels: 24 accumulators, 2 panel vectors and a broadcast per step, so
+ * 24 multiply-adds for 14 loads; few rows (decode) take 4 panels, to have enough independent chains. K is transposed 16 x 16 in registers; 16-bit formats as pairs of channels,
  * which halves the shuffles. */
 #include "ops/attention_kernels.h"
 #include "ops/exp_simd.h"
 #include "base/half.h"
 
-#define ISA   __attribute__((target("avx512f,avx512bw,avx512vl")))
-#define LANES ATTENTION_PANEL
+#define ISA        __attribute__((target("avx512f,avx512bw,avx512vl")))
+#define LANES      ATTENTION_PANEL
+#define CACHE_LINE 64
 
 typedef __m512 vec;
 
@@ -19,26 +20,26 @@ ISA static inline __attribute__((always_inline)) void tile(const panel_product *
     const float *a = p->a + (int64_t)row * p->a_stride;
     const float *b = p->b + (int64_t)panel * p->b_stride;
     float *out = p->out + (int64_t)row * p->out_stride + panel * LANES;
-    vec sum[12][2];
+    vec sum[12][4];
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int j = 0; j < panels; j++)
             sum[r][j] = _mm512_loadu_ps(out + (int64_t)r * p->out_stride + j * LANES);
     for (int32_t i = p->first; i < p->last; i++) {
-        vec x[2];
-#pragma GCC unroll 2
+        vec x[4];
+#pragma GCC unroll 4
         for (int j = 0; j < panels; j++) x[j] = _mm512_loadu_ps(b + (int64_t)j * p->b_stride + i * LANES);
 #pragma GCC unroll 12
         for (int r = 0; r < rows; r++) {
             vec y = _mm512_set1_ps(a[(int64_t)r * p->a_stride + i]);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
             for (int j = 0; j < panels; j++) sum[r][j] = _mm512_fmadd_ps(y, x[j], sum[r][j]);
         }
     }
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int j = 0; j < panels; j++)
             _mm512_storeu_ps(out + (int64_t)r * p->out_stride + j * LANES, sum[r][j]);
 }
@@ -53,22 +54,22 @@ ISA static void rows_12(const panel_product *p, int32_t row)
 ISA static void rows_4(const panel_product *p, int32_t row)
 {
     int32_t panel = 0;
-    for (; panel + 2 <= p->panels; panel += 2) tile(p, row, panel, 4, 2);
-    if (panel < p->panels) tile(p, row, panel, 4, 1);
+    for (; panel + 4 <= p->panels; panel += 4) tile(p, row, panel, 4, 4);
+    for (; panel < p->panels; panel++) tile(p, row, panel, 4, 1);
 }
 
 ISA static void rows_2(const panel_product *p, int32_t row)
 {
     int32_t panel = 0;
-    for (; panel + 2 <= p->panels; panel += 2) tile(p, row, panel, 2, 2);
-    if (panel < p->panels) tile(p, row, panel, 2, 1);
+    for (; panel + 4 <= p->panels; panel += 4) tile(p, row, panel, 2, 4);
+    for (; panel < p->panels; panel++) tile(p, row, panel, 2, 1);
 }
 
 ISA static void rows_1(const panel_product *p, int32_t row)
 {
     int32_t panel = 0;
-    for (; panel + 2 <= p->panels; panel += 2) tile(p, row, panel, 1, 2);
-    if (panel < p->panels) tile(p, row, panel, 1, 1);
+    for (; panel + 4 <= p->panels; panel += 4) tile(p, row, panel, 1, 4);
+    for (; panel < p->panels; panel++) tile(p, row, panel, 1, 1);
 }
 
 ISA static void multiply_add(const panel_product *p)
@@ -125,12 +126,15 @@ ISA static inline __attribute__((always_inline)) void transpose(__m512i x[16])
 }
 
 /* 16 positions by up to 16 channels of float32. */
-ISA static void pack_k_words(float *kt, const void *const *row, int32_t c, int32_t C)
+ISA static void pack_k_words(float *kt, const void *const *row, const void *const *next, int32_t c, int32_t C)
 {
     __m512i x[16];
     __mmask16 mask = first_lanes(C - c);
 #pragma GCC unroll 16
-    for (int i = 0; i < 16; i++) x[i] = _mm512_maskz_loadu_epi32(mask, (const float *)row[i] + c);
+    for (int i = 0; i < 16; i++) {
+        x[i] = _mm512_maskz_loadu_epi32(mask, (const float *)row[i] + c);
+        __builtin_prefetch((const float *)next[i] + c);
+    }
     transpose(x);
 #pragma GCC unroll 16
     for (int i = 0; i < 16; i++)
@@ -138,12 +142,16 @@ ISA static void pack_k_words(float *kt, const void *const *row, int32_t c, int32
 }
 
 /* 16 positions by up to 32 channels of 16 bits: transposed as 16 pairs, widened on the way out. */
-ISA static void pack_k_pairs(float *kt, const void *const *row, int32_t c, int32_t C, dtype format)
+ISA static void pack_k_pairs(float *kt, const void *const *row, const void *const *next, int32_t c, int32_t C,
+                             dtype format)
 {
     __m512i x[16], high = _mm512_set1_epi32((int)0xffff0000u);
     __mmask16 mask = first_lanes((C - c) / 2);
 #pragma GCC unroll 16
-    for (int i = 0; i < 16; i++) x[i] = _mm512_maskz_loadu_epi32(mask, (const uint16_t *)row[i] + c);
+    for (int i = 0; i < 16; i++) {
+        x[i] = _mm512_maskz_loadu_epi32(mask, (const uint16_t *)row[i] + c);
+        __builtin_prefetch((const uint16_t *)next[i] + c);
+    }
     transpose(x);
 #pragma GCC unroll 16
     for (int i = 0; i < 16; i++) {
@@ -161,22 +169,41 @@ ISA static void pack_k_pairs(float *kt, const void *const *row, int32_t c, int32
     }
 }
 
-ISA static void pack_k(float *kt, const void *const *row, int32_t C, dtype format)
+ISA static void pack_k(float *kt, const void *const *row, const void *const *next, int32_t n, int32_t C,
+                       dtype format)
 {
-    for (int32_t i = 0; i < ATTENTION_BLOCK; i += LANES, kt += C * LANES) {
+    for (int32_t i = 0; i < n; i += LANES, kt += C * LANES) {
         if (format == DTYPE_F32)
-            for (int32_t c = 0; c < C; c += 16) pack_k_words(kt, row + i, c, C);
+            for (int32_t c = 0; c < C; c += 16) pack_k_words(kt, row + i, next + i, c, C);
         else
-            for (int32_t c = 0; c < C; c += 32) pack_k_pairs(kt, row + i, c, C, format);
+            for (int32_t c = 0; c < C; c += 32) pack_k_pairs(kt, row + i, next + i, c, C, format);
     }
 }
 
-ISA static void pack_v(float *v, const void *const *row, int32_t n, int32_t C, dtype format)
+/* Inlined with a constant format. */
+ISA static inline __attribute__((always_inline)) void widen_panels(float *v, const void *const *row,
+                                                                   const void *const *next, int32_t n,
+                                                                   int32_t C, const dtype format)
 {
-    for (int32_t i = 0; i < n; i++)
-        for (int32_t c = 0; c < C; c += LANES)
-            _mm512_storeu_ps(v + (c / LANES * ATTENTION_BLOCK + i) * LANES,
-                             load(row[i], c, first_lanes(C - c), format));
+    for (int32_t c = 0; c < C; c += LANES, v += ATTENTION_BLOCK * LANES) {
+        __mmask16 mask = first_lanes(C - c);
+        int32_t at = c * (format == DTYPE_F32 ? 4 : 2);
+        for (int32_t i = 0; i < n; i++) {
+            _mm512_storeu_ps(v + i * LANES, load(row[i], c, mask, format));
+            if (at % CACHE_LINE == 0) __builtin_prefetch((const char *)next[i] + at);
+        }
+    }
+}
+
+ISA static void pack_v(float *v, const void *const *row, const void *const *next, int32_t n, int32_t C,
+                       dtype format)
+{
+    if (format == DTYPE_BF16)
+        widen_panels(v, row, next, n, C, DTYPE_BF16);
+    else if (format == DTYPE_F16)
+        widen_panels(v, row, next, n, C, DTYPE_F16);
+    else
+        widen_panels(v, row, next, n, C, DTYPE_F32);
 }
 
 ISA static float softmax(float *s, int32_t n, float scale, float *max)

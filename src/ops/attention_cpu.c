@@ -22,7 +22,6 @@
 #define MAX_QUERIES    96 /* of a block; its queries, scores and sums stay within L2 */
 #define TILE_QUERIES   12 /* the smallest block, and the rows that one kernel call shares a range for */
 #define ITEMS_A_THREAD 4  /* work items wanted per thread, for balance */
-#define CACHE_LINE     64
 
 static const attention_kernels *const kernels[ISA_COUNT] = {
     &attention_kernels_scalar, &attention_kernels_avx2, &attention_kernels_avx512};
@@ -84,6 +83,12 @@ static int32_t max32(int32_t a, int32_t b)
     return a > b ? a : b;
 }
 
+/* To whole panels. */
+static int32_t round_up(int32_t n)
+{
+    return (n + ATTENTION_PANEL - 1) / ATTENTION_PANEL * ATTENTION_PANEL;
+}
+
 /* The positions [lo, hi) that query i of the block sees. */
 static int32_t query_hi(const query_block *b, int32_t i)
 {
@@ -118,18 +123,6 @@ static void block_rows(const void **row, const query_block *b, const void *pool,
     }
 }
 
-/* A block of K or V ahead of its use: the hardware's prefetcher stops at 4 KB and at the end of a page. */
-static void prefetch_block(const query_block *b, const void *pool, int32_t j0, int32_t lo, int32_t hi)
-{
-    const void *row[ATTENTION_BLOCK];
-    const kv_layer *kv = &b->job->args->kv;
-    int32_t row_bytes = (int32_t)dtype_row_bytes(kv->format, kv->C);
-    block_rows(row, b, pool, j0, lo, hi);
-    for (int32_t i = 0; i < ATTENTION_BLOCK; i++)
-        for (int32_t at = 0; at < row_bytes; at += CACHE_LINE)
-            __builtin_prefetch((const char *)row[i] + at, 0, 2);
-}
-
 /* scores[i, j - base] = q[i] . k[j] for the positions of [lo, hi), which lies in the chunk that starts at base. */
 static void score_chunk(const query_block *b, int32_t base, int32_t lo, int32_t hi)
 {
@@ -138,11 +131,12 @@ static void score_chunk(const query_block *b, int32_t base, int32_t lo, int32_t 
     memset(b->ws.scores, 0, (size_t)b->n * ATTENTION_CHUNK * sizeof(float));
     int32_t first = lo / ATTENTION_BLOCK * ATTENTION_BLOCK;
     for (int32_t j0 = first; j0 < hi; j0 += ATTENTION_BLOCK) {
-        const void *row[ATTENTION_BLOCK];
+        const void *row[ATTENTION_BLOCK], *next[ATTENTION_BLOCK];
         bool last = j0 + ATTENTION_BLOCK >= hi;
-        prefetch_block(b, last ? kv->v_pool : kv->k_pool, last ? first : j0 + ATTENTION_BLOCK, lo, hi);
+        block_rows(next, b, last ? kv->v_pool : kv->k_pool, last ? first : j0 + ATTENTION_BLOCK, lo, hi);
         block_rows(row, b, kv->k_pool, j0, lo, hi);
-        job->kernels->pack_k(b->ws.packed, row, kv->C, kv->format);
+        int32_t n = round_up(min32(hi - j0, ATTENTION_BLOCK));
+        job->kernels->pack_k(b->ws.packed, row, next, n, kv->C, kv->format);
         int32_t from = 0, to = b->n; /* queries that see a position of this block */
         while (from < to && query_hi(b, from) <= j0) from++;
         while (to > from && query_lo(b, to - 1) >= j0 + ATTENTION_BLOCK) to--;
@@ -153,7 +147,7 @@ static void score_chunk(const query_block *b, int32_t base, int32_t lo, int32_t 
                            .a_stride = kv->C,
                            .b_stride = kv->C * ATTENTION_PANEL,
                            .rows = to - from,
-                           .panels = ATTENTION_BLOCK / ATTENTION_PANEL,
+                           .panels = n / ATTENTION_PANEL,
                            .first = 0,
                            .last = kv->C};
         job->kernels->multiply_add(&p);
@@ -170,7 +164,7 @@ static void softmax_chunk(const query_block *b, int32_t base)
         memset(part, 0, ((size_t)job->padded + 2) * sizeof *part);
         if (lo >= hi) continue;
         int32_t first = lo / ATTENTION_PANEL * ATTENTION_PANEL;
-        int32_t last = (hi + ATTENTION_PANEL - 1) / ATTENTION_PANEL * ATTENTION_PANEL;
+        int32_t last = round_up(hi);
         for (int32_t j = first; j < lo; j++) s[j] = -INFINITY;
         for (int32_t j = hi; j < last; j++) s[j] = -INFINITY;
         part[job->padded + 1] =
@@ -222,11 +216,11 @@ static void value_chunk(const query_block *b, int32_t base, int32_t lo, int32_t 
     const kv_layer *kv = &job->args->kv;
     int32_t end = query_hi(b, b->n - 1);
     for (int32_t j0 = lo / ATTENTION_BLOCK * ATTENTION_BLOCK; j0 < hi; j0 += ATTENTION_BLOCK) {
-        const void *row[ATTENTION_BLOCK];
+        const void *row[ATTENTION_BLOCK], *next[ATTENTION_BLOCK];
         bool last = j0 + ATTENTION_BLOCK >= hi;
-        prefetch_block(b, last ? kv->k_pool : kv->v_pool, j0 + ATTENTION_BLOCK, lo, last ? end : hi);
+        block_rows(next, b, last ? kv->k_pool : kv->v_pool, j0 + ATTENTION_BLOCK, lo, last ? end : hi);
         block_rows(row, b, kv->v_pool, j0, lo, hi);
-        job->kernels->pack_v(b->ws.packed, row, min32(hi - j0, ATTENTION_BLOCK), kv->C, kv->format);
+        job->kernels->pack_v(b->ws.packed, row, next, min32(hi - j0, ATTENTION_BLOCK), kv->C, kv->format);
         for (int32_t i = 0; i < b->n; i += TILE_QUERIES)
             add_values_tile(b, i, min32(TILE_QUERIES, b->n - i), base, j0);
     }
@@ -390,11 +384,6 @@ static size_t align64(size_t bytes)
     return (bytes + 63) / 64 * 64;
 }
 
-static int32_t padded_width(int32_t C)
-{
-    return (C + ATTENTION_PANEL - 1) / ATTENTION_PANEL * ATTENTION_PANEL;
-}
-
 /* The largest blocks that give every thread enough items; if even the smallest do not, chunks become items. */
 static int64_t plan(attention_job *job, const cpu_context *cpu)
 {
@@ -421,7 +410,7 @@ void op_attention_cpu(const op_attention_args *a, const cpu_context *cpu)
 {
     if (a->T == 0) return;
     attention_job job = {
-        .args = a, .kernels = kernels[cpu->isa], .group = a->H / a->kv.K, .padded = padded_width(a->kv.C)};
+        .args = a, .kernels = kernels[cpu->isa], .group = a->H / a->kv.K, .padded = round_up(a->kv.C)};
     int64_t items = plan(&job, cpu);
     thread_pool_run(cpu->pool, items, 1, attend_items, &job);
     if (job.parts) thread_pool_run(cpu->pool, a->T, 1, merge_items, &job);
@@ -429,7 +418,7 @@ void op_attention_cpu(const op_attention_args *a, const cpu_context *cpu)
 
 size_t op_attention_scratch(int32_t T, int32_t H, int32_t C, int32_t max_context, int threads)
 {
-    size_t padded = (size_t)padded_width(C), queries = (size_t)T * (size_t)H;
+    size_t padded = (size_t)round_up(C), queries = (size_t)T * (size_t)H;
     /* Chunks are items only when there are fewer blocks of TILE_QUERIES than ITEMS_A_THREAD * threads. */
     size_t split = (size_t)(TILE_QUERIES * ITEMS_A_THREAD) * (size_t)threads;
     size_t chunks = ((size_t)max_context + ATTENTION_CHUNK - 1) / ATTENTION_CHUNK;

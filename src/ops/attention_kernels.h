@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #define ATTENTION_PANEL 16  /* lanes of a panel: positions of Kt, channels of V */
-#define ATTENTION_BLOCK 32  /* positions packed at a time: K or V of 128 channels in 16 KB, within L1 */
+#define ATTENTION_BLOCK 64  /* positions packed at a time: K or V of 128 channels in 32 KB, within L1 */
 #define ATTENTION_CHUNK 256 /* positions of one softmax part; aligned to absolute positions */
 #define ATTENTION_MAX_C 256
 
@@ -28,10 +28,15 @@ typedef struct {
 typedef struct {
     /* out[row, panel*16 + lane] += sum_i a[row, i] * b[panel][i][lane] */
     void (*multiply_add)(const panel_product *p);
-    /* kt[panel][c][lane] = row[panel*16 + lane][c], for ATTENTION_BLOCK rows in `format` */
-    void (*pack_k)(float *kt, const void *const *row, int32_t C, dtype format);
+    /* Packing is where memory is waited for, so it also prefetches, line by line between its stores, the rows that
+     * will be packed next: one burst would fill the miss buffers and stall, and the hardware's prefetcher stops
+     * at 4 KB and at the end of a page. */
+    /* kt[panel][c][lane] = row[panel*16 + lane][c], for n rows in `format`, n a multiple of 16 */
+    void (*pack_k)(float *kt, const void *const *row, const void *const *next, int32_t n, int32_t C,
+                   dtype format);
     /* v[panel][i][lane] = row[i][panel*16 + lane], for i < n; lanes past C are 0 */
-    void (*pack_v)(float *v, const void *const *row, int32_t n, int32_t C, dtype format);
+    void (*pack_v)(float *v, const void *const *row, const void *const *next, int32_t n, int32_t C,
+                   dtype format);
     /* s[i] = exp(scale*s[i] - max), i in [0, n), n a multiple of 16; masked scores are -INFINITY on entry.
      * Returns the sum, *max the largest scaled score. */
     float (*softmax)(float *s, int32_t n, float scale, float *max);

@@ -26,16 +26,20 @@ static void multiply_add(const panel_product *p)
         }
 }
 
-static void pack_k(float *kt, const void *const *row, int32_t C, dtype format)
+static void pack_k(float *kt, const void *const *row, const void *const *next, int32_t n, int32_t C,
+                   dtype format)
 {
-    for (int32_t i = 0; i < ATTENTION_BLOCK; i++) {
+    (void)next; /* memory is never the limit here */
+    for (int32_t i = 0; i < n; i++) {
         float *panel = kt + (int64_t)(i / ATTENTION_PANEL) * C * ATTENTION_PANEL + i % ATTENTION_PANEL;
         for (int32_t c = 0; c < C; c++) panel[c * ATTENTION_PANEL] = widen(row[i], c, format);
     }
 }
 
-static void pack_v(float *v, const void *const *row, int32_t n, int32_t C, dtype format)
+static void pack_v(float *v, const void *const *row, const void *const *next, int32_t n, int32_t C,
+                   dtype format)
 {
+    (void)next;
     int32_t padded = (C + ATTENTION_PANEL - 1) / ATTENTION_PANEL * ATTENTION_PANEL;
     for (int32_t i = 0; i < n; i++)
         for (int32_t c = 0; c < padded; c++)

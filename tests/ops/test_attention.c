@@ -2,11 +2,15 @@
  *
  * Tolerance: |difference| <= 2e-6 * max|v| * (1 + largest |score| / 4): the float32 rounding of a score of size s is
  * an absolute error of about s * 1e-7 * a few, which the exponential turns into a relative one of every weight. */
+#define _DEFAULT_SOURCE /* madvise */
 #include "ops/op_check.h"
 #include "ops/attention.h"
 #include "base/half.h"
 
-#define MAX_ROWS 8
+#include <sys/mman.h>
+
+#define MAX_ROWS  8
+#define HUGE_PAGE ((size_t)2 << 20)
 
 typedef struct {
     int32_t H, K, C, S, window;
@@ -70,6 +74,17 @@ static void fill_pages(fixture *f, int32_t pages, uint64_t *seed)
     free(order);
 }
 
+/* In huge pages where the system has them, as an engine does. */
+static void *alloc_pool(size_t bytes)
+{
+    if (bytes < HUGE_PAGE) return check_alloc(bytes);
+    size_t rounded = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    void *p = aligned_alloc(HUGE_PAGE, rounded);
+    assert_non_null(p);
+    (void)madvise(p, rounded, MADV_HUGEPAGE);
+    return p;
+}
+
 static fixture fixture_open(shape s, uint64_t seed)
 {
     fixture f = {.s = s};
@@ -95,7 +110,7 @@ static fixture fixture_open(shape s, uint64_t seed)
     a->q_stride = (s.H + 2 * s.K) * s.C; /* as in a joint q, k, v buffer */
     a->out_stride = s.H * s.C;
     size_t pool = (size_t)pages * (size_t)(s.K * s.S * s.C) * dtype_block_bytes(s.format);
-    a->kv = (kv_layer){check_alloc(pool), check_alloc(pool), s.format, s.K, s.S, s.C};
+    a->kv = (kv_layer){alloc_pool(pool), alloc_pool(pool), s.format, s.K, s.S, s.C};
     memset(a->kv.k_pool, 0xff, pool);
     memset(a->kv.v_pool, 0xff, pool);
     fill_pages(&f, pages, &seed);
