@@ -1,4 +1,4 @@
-/* Attention's inner loops in plain C: the fallback, and the shape of the vector ones. */
+/* Attention's inner loops in plain C (with the compiler's vectors of four): the fallback. */
 #include "ops/attention_kernels.h"
 #include "base/half.h"
 
@@ -11,19 +11,30 @@ static float widen(const void *row, int32_t i, dtype format)
     return format == DTYPE_BF16 ? bf16_to_float(half) : f16_to_float(half);
 }
 
+/* Four floats, which every 64-bit target has registers for. */
+typedef float vec __attribute__((vector_size(16), aligned(4), may_alias));
+
+#define VECS (ATTENTION_PANEL / 4)
+
+static void multiply_add_panel(const panel_product *p, int32_t row, int32_t panel)
+{
+    const float *a = p->a + (int64_t)row * p->a_stride;
+    const vec *b = (const vec *)(const void *)(p->b + (int64_t)panel * p->b_stride);
+    vec *out = (vec *)(void *)(p->out + (int64_t)row * p->out_stride + panel * ATTENTION_PANEL);
+    vec sum[VECS];
+#pragma GCC unroll 4
+    for (int32_t j = 0; j < VECS; j++) sum[j] = out[j];
+    for (int32_t i = p->first; i < p->last; i++)
+#pragma GCC unroll 4
+        for (int32_t j = 0; j < VECS; j++) sum[j] += a[i] * b[i * VECS + j];
+#pragma GCC unroll 4
+    for (int32_t j = 0; j < VECS; j++) out[j] = sum[j];
+}
+
 static void multiply_add(const panel_product *p)
 {
     for (int32_t row = 0; row < p->rows; row++)
-        for (int32_t panel = 0; panel < p->panels; panel++) {
-            const float *a = p->a + (int64_t)row * p->a_stride;
-            const float *b = p->b + (int64_t)panel * p->b_stride;
-            float *out = p->out + (int64_t)row * p->out_stride + panel * ATTENTION_PANEL;
-            float sum[ATTENTION_PANEL];
-            for (int32_t j = 0; j < ATTENTION_PANEL; j++) sum[j] = out[j];
-            for (int32_t i = p->first; i < p->last; i++)
-                for (int32_t j = 0; j < ATTENTION_PANEL; j++) sum[j] += a[i] * b[i * ATTENTION_PANEL + j];
-            for (int32_t j = 0; j < ATTENTION_PANEL; j++) out[j] = sum[j];
-        }
+        for (int32_t panel = 0; panel < p->panels; panel++) multiply_add_panel(p, row, panel);
 }
 
 static void pack_k(float *kt, const void *const *row, const void *const *next, int32_t n, int32_t C,
