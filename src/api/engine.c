@@ -129,17 +129,39 @@ static void handle_token(nvllm_engine *e, request **at, const engine_event *even
         finish_request(e, at, NVLLM_FINISH_LENGTH);
 }
 
+/* One event per prompt token, without text: its place in the prompt is its index. */
+static void push_prompt_events(nvllm_engine *e, const request *r)
+{
+    size_t k = (size_t)r->sequence.top_logprobs;
+    for (int32_t i = 0; i < r->sequence.n_prompt; i++)
+        event_queue_push(&e->events, &(nvllm_event){.request = r->id,
+                                                    .kind = NVLLM_EVENT_PROMPT,
+                                                    .token = r->prompt[i],
+                                                    .text = "",
+                                                    .logprob = r->prompt_score[i],
+                                                    .top = r->prompt_top + (size_t)i * k,
+                                                    .n_top = i > 0 ? k : 0});
+}
+
 static void handle_event(nvllm_engine *e, const engine_event *event, double time)
 {
     request **at = find_request(e, event->id);
     if (!*at) return; /* ended by a stop string; this is the echo of our cancel */
     switch (event->kind) {
-    case ENGINE_STARTED: (*at)->started = time; break;
+    case ENGINE_STARTED:
+        (*at)->started = time;
+        (*at)->usage.cached_tokens = event->cached_tokens;
+        break;
     case ENGINE_TOKEN:
     case ENGINE_STOP:
     case ENGINE_LENGTH: handle_token(e, at, event, time); break;
     case ENGINE_CANCELLED: finish_request(e, at, NVLLM_FINISH_CANCELLED); break;
-    case ENGINE_SCORED: end_request(e, at, NULL); break;
+    case ENGINE_SCORED:
+        if ((*at)->score_done)
+            end_request(e, at, NULL);
+        else
+            push_prompt_events(e, *at);
+        break;
     }
 }
 
@@ -404,6 +426,9 @@ nvllm_stats nvllm_engine_stats(nvllm_engine *e)
                          .steps = c.steps,
                          .prompt_tokens = c.prompt_tokens,
                          .generated_tokens = c.generated_tokens,
+                         .prefix_queries = c.prefix_queries,
+                         .prefix_hits = c.prefix_hits,
+                         .preemptions = c.preemptions,
                          .kv_bytes_per_token = (int64_t)model_kv_bytes_per_token(m, e->options.kv_type),
                          .kv_bytes = (int64_t)runner_kv_bytes(r),
                          .workspace_bytes = (int64_t)runner_workspace_bytes(r),

@@ -1,7 +1,8 @@
-/* A GGUF's tokenizer.ggml.* keys as the tokenizer's spec. The text room knows no file formats, so this is where they
+/* A GGUF's tokenizer.ggml.* keys as the tokenizer's spec, and its chat template. The text room knows no file formats, so this is where they
  * meet. Key names and defaults are llama.cpp's. */
 #include "api/handles.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -136,5 +137,45 @@ nvllm_status tokenizer_of_gguf(tokenizer **out, const gguf *file, nvllm_error *e
     free(s.merges);
     free(s.scores);
     free(s.types);
+    return st;
+}
+
+/* "bos_token" and so on, as templates expect them. */
+static json_t *special_tokens(const gguf *file, const tokenizer *t, nvllm_error *err)
+{
+    static const struct {
+        const char *name, *key;
+    } known[] = {{"bos_token", "tokenizer.ggml.bos_token_id"},
+                 {"eos_token", "tokenizer.ggml.eos_token_id"},
+                 {"unk_token", "tokenizer.ggml.unknown_token_id"},
+                 {"pad_token", "tokenizer.ggml.padding_token_id"}};
+    json_t *o = json_object();
+    for (size_t i = 0; t && i < sizeof known / sizeof *known; i++) {
+        int32_t id;
+        size_t len;
+        if (read_id(&id, file, known[i].key, err) || id < 0) continue;
+        const char *piece = tokenizer_id_to_piece(t, id, &len);
+        if (piece) json_object_set_new(o, known[i].name, json_stringn(piece, len));
+    }
+    return o;
+}
+
+nvllm_status chat_template_of_gguf(chat_template **out, const gguf *file, const tokenizer *t,
+                                   nvllm_error *err)
+{
+    gguf_string source;
+    if (!gguf_find(file, "tokenizer.chat_template"))
+        return error_set(err, NVLLM_ERR_UNSUPPORTED, "%s: has no chat template (tokenizer.chat_template)",
+                         gguf_path(file));
+    nvllm_status st = gguf_get_string(&source, file, "tokenizer.chat_template", err);
+    if (st) return st;
+    char *text = malloc(source.len + 1);
+    if (!text) return error_memory(err, source.len + 1, "a chat template");
+    memcpy(text, source.data, source.len);
+    text[source.len] = '\0';
+    json_t *special = special_tokens(file, t, err);
+    st = chat_template_from_source(out, text, NULL, special, err);
+    json_decref(special);
+    free(text);
     return st;
 }

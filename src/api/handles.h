@@ -37,7 +37,9 @@ struct nvllm_model {
 /* Waits for the text side. */
 const model_text *model_text_of(const nvllm_model *m);
 
-/* A GGUF's tokenizer and chat template. */
+/* A GGUF's tokenizer and chat template (gguf_tokenizer.c); t may be NULL. */
 nvllm_status tokenizer_of_gguf(tokenizer **out, const gguf *file, nvllm_error *err);
+nvllm_status chat_template_of_gguf(chat_template **out, const gguf *file, const tokenizer *t,
+                                   nvllm_error *err);
 
 #endif

@@ -120,6 +120,22 @@ static nvllm_status take_length(request *r, const nvllm_request *from, int32_t c
     return NVLLM_OK;
 }
 
+_Static_assert(sizeof(nvllm_logprob) == sizeof(sample_logprob), "the engine writes into the public struct");
+
+static nvllm_status take_prompt_logprobs(request *r, const nvllm_request *from, nvllm_error *err)
+{
+    if (!from->prompt_logprobs) return NVLLM_OK;
+    if (from->logprobs < 0) return error_set(err, NVLLM_ERR_USAGE, "prompt_logprobs needs logprobs >= 0");
+    size_t n = (size_t)r->sequence.n_prompt, k = (size_t)from->logprobs;
+    r->prompt_score = calloc(n, sizeof *r->prompt_score);
+    r->prompt_top = calloc(n * k + 1, sizeof *r->prompt_top);
+    if (!r->prompt_score || !r->prompt_top)
+        return error_memory(err, n * k * sizeof *r->prompt_top, "prompt_logprobs");
+    r->sequence.score = r->prompt_score;
+    r->sequence.score_top = k ? (sample_logprob *)r->prompt_top : NULL;
+    return NVLLM_OK;
+}
+
 static nvllm_status fill(request *r, const nvllm_model *m, const nvllm_request *from, int32_t context,
                          nvllm_error *err)
 {
@@ -139,7 +155,9 @@ static nvllm_status fill(request *r, const nvllm_model *m, const nvllm_request *
                                            .frequency_penalty = from->frequency_penalty,
                                            .seed = from->seed};
     r->sequence.top_logprobs = from->logprobs;
-    return text_stream_open(&r->stream, model_text_of(m)->handle.tokenizer, from, err);
+    r->sequence.priority = from->priority;
+    st = take_prompt_logprobs(r, from, err);
+    return st ? st : text_stream_open(&r->stream, model_text_of(m)->handle.tokenizer, from, err);
 }
 
 nvllm_status request_new(request **out, const nvllm_model *m, const nvllm_request *from, int32_t context,
@@ -184,5 +202,7 @@ void request_free(request *r)
     free(r->prompt);
     free(r->stop_ids);
     free(r->bias);
+    free(r->prompt_score);
+    free(r->prompt_top);
     free(r);
 }

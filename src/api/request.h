@@ -18,7 +18,9 @@ struct request {
     text_stream stream;
     nvllm_usage usage;
     double submitted, started, first, last; /* seconds, monotonic; 0: not yet */
-    bool *score_done; /* a nvllm_score call waits for it; under the engine handle's lock */
+    float *prompt_score;       /* [n_prompt] with prompt_logprobs; then each prompt token has an event */
+    nvllm_logprob *prompt_top; /* [n_prompt, logprobs] */
+    bool *score_done;          /* a nvllm_score call waits for it; under the engine handle's lock */
 };
 
 /* Checks every field and tokenizes the prompt; `context` bounds prompt and answer. */

@@ -1,40 +1,12 @@
 /* The step loop; see engine.h. */
-#include "engine/engine.h"
-#include "engine/kv_pages.h"
-#include "engine/scheduler.h"
-#include "engine/step_batch.h"
+#include "engine/state.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define PAGE_SLOTS      64                 /* S: 16 KB per head in bf16 at C = 128 */
 #define MAX_LOGIT_BYTES ((size_t)32 << 20) /* of the logits buffer, unless more sequences than that run */
 
-struct engine {
-    const model *model;
-    runner *runner;
-    engine_options options;
-    kv_pages pages;
-    step_batch batch;
-    step_budget budget;
-    sequence *waiting, **waiting_end;
-    int32_t n_waiting, n_running;
-    sequence **running;   /* [max_sequences], in order of admission */
-    step_row *rows;       /* [max_sequences] */
-    engine_event *events; /* [3 * max_sequences]: at most one end, one start and one token each */
-    int32_t n_events;
-    sample_logprob *top; /* [max_sequences, ENGINE_MAX_TOP_LOGPROBS] */
-    float *raw_logits;   /* [V] of the row being sampled */
-    void *sample_scratch;
-    engine_counts counts;
-};
-
 /* ---- Opening and closing ------------------------------------------------------------------------------------- */
-
-static int32_t pages_for(int64_t tokens)
-{
-    return (int32_t)((tokens + PAGE_SLOTS - 1) / PAGE_SLOTS);
-}
 
 static int32_t logits_for(const model *m, const engine_options *o)
 {
@@ -54,14 +26,14 @@ static nvllm_status open_parts(engine *e, backend *b, nvllm_error *err)
                          .page_slots = PAGE_SLOTS,
                          .kv_type = o->kv_type};
     nvllm_status st = runner_open(&e->runner, e->model, b, &ro, err);
-    if (!st) st = kv_pages_open(&e->pages, ro.pages, err);
+    if (!st) st = kv_pages_open(&e->pages, ro.pages, PAGE_SLOTS, err);
     if (!st)
         st = step_batch_open(&e->batch, o->step_tokens, o->max_sequences, ro.max_logits,
                              pages_for(o->context), PAGE_SLOTS, err);
     if (st) return st;
     e->running = calloc(R, sizeof *e->running);
     e->rows = calloc(R, sizeof *e->rows);
-    e->events = calloc(3 * R, sizeof *e->events);
+    e->events = calloc(ENGINE_EVENTS * R, sizeof *e->events);
     e->top = calloc(R * ENGINE_MAX_TOP_LOGPROBS, sizeof *e->top);
     e->raw_logits = calloc((size_t)e->model->config.V, sizeof *e->raw_logits);
     e->sample_scratch = malloc(sample_scratch(e->model->config.V));
@@ -77,7 +49,6 @@ nvllm_status engine_open(engine **out, const model *m, backend *b, const engine_
     if (!e) return error_memory(err, sizeof *e, "the engine");
     e->model = m;
     e->options = *options;
-    e->waiting_end = &e->waiting;
     e->budget =
         (step_budget){.step_tokens = options->step_tokens,
                       .row_tokens = options->row_tokens > 0 ? options->row_tokens : options->step_tokens,
@@ -138,14 +109,13 @@ nvllm_status engine_add(engine *e, const sequence_request *request, uint64_t id,
     sequence *s;
     st = sequence_new(&s, request, id, pages_for((int64_t)request->n_prompt + request->max_tokens), err);
     if (st) return st;
-    *e->waiting_end = s;
-    e->waiting_end = &s->next;
-    e->n_waiting++;
+    residency_enqueue(e, s);
     return NVLLM_OK;
 }
 
 void engine_cancel(engine *e, uint64_t id)
 {
+    e->cancel_pending = true;
     for (int32_t i = 0; i < e->n_running; i++)
         if (e->running[i]->id == id) e->running[i]->cancelled = true;
     for (sequence *s = e->waiting; s; s = s->next)
@@ -157,145 +127,16 @@ bool engine_idle(const engine *e)
     return e->n_running == 0 && e->n_waiting == 0;
 }
 
-/* ---- The parts of a step ------------------------------------------------------------------------------------- */
+/* ---- The step ------------------------------------------------------------------------------------------------ */
 
-static engine_event *emit(engine *e, const sequence *s, engine_event_kind kind, int32_t token)
+/* Plans again without the last of the running sequences until the pages suffice. One sequence alone always fits: what
+ * never could was refused when it was added. */
+static int32_t plan(engine *e)
 {
-    engine_event *event = &e->events[e->n_events++];
-    *event = (engine_event){.id = s->id, .kind = kind, .token = token};
-    return event;
-}
-
-/* Frees the sequences that have had their last event, keeping the others in order. */
-static void drop_ended(engine *e)
-{
-    int32_t kept = 0;
-    for (int32_t i = 0; i < e->n_running; i++) {
-        sequence *s = e->running[i];
-        if (!s->ended) {
-            e->running[kept++] = s;
-            continue;
-        }
-        kv_pages_release(&e->pages, s->pages, s->n_pages);
-        sequence_free(s);
-    }
-    e->n_running = kept;
-}
-
-static void drop_cancelled(engine *e)
-{
-    for (int32_t i = 0; i < e->n_running; i++) {
-        sequence *s = e->running[i];
-        if (!s->cancelled) continue;
-        emit(e, s, ENGINE_CANCELLED, -1);
-        s->ended = true;
-    }
-    drop_ended(e);
-}
-
-static sequence *pop_waiting(engine *e)
-{
-    sequence *s = e->waiting;
-    e->waiting = s->next;
-    if (!e->waiting) e->waiting_end = &e->waiting;
-    e->n_waiting--;
-    s->next = NULL;
-    return s;
-}
-
-/* In order of arrival; the first that does not fit yet holds the rest back, so nobody is starved. At most
- * max_sequences cancelled ones are answered per step: that is the room in events. */
-static void admit_waiting(engine *e)
-{
-    int32_t room = e->options.max_sequences - e->n_events;
-    while (e->waiting) {
-        sequence *s = e->waiting;
-        if (s->cancelled) {
-            if (room-- <= 0) return;
-            emit(e, s, ENGINE_CANCELLED, -1);
-            sequence_free(pop_waiting(e));
-            continue;
-        }
-        int32_t need = pages_for((int64_t)s->request.n_prompt + s->request.max_tokens);
-        if (e->n_running == e->options.max_sequences || !kv_pages_take(&e->pages, s->pages, need)) return;
-        s->n_pages = need;
-        emit(e, s, ENGINE_STARTED, -1);
-        e->running[e->n_running++] = pop_waiting(e);
-    }
-}
-
-static void add_logprobs(engine *e, engine_event *event, const sequence *s, int32_t row)
-{
-    int32_t k = s->request.top_logprobs;
-    if (k > ENGINE_MAX_TOP_LOGPROBS) k = ENGINE_MAX_TOP_LOGPROBS;
-    sample_logprob *top = e->top + (size_t)row * ENGINE_MAX_TOP_LOGPROBS;
-    event->logprob = sample_logprobs(e->raw_logits, e->model->config.V, event->token, top, k);
-    event->top = top;
-    event->n_top = k;
-}
-
-static int32_t draw(engine *e, const sequence *s, float *logits)
-{
-    const sequence_request *q = &s->request;
-    bool too_short = sequence_generated(s) < q->min_tokens;
-    return sample_token(&(sample_args){.logits = logits,
-                                       .V = e->model->config.V,
-                                       .params = &q->sampling,
-                                       .step = (uint64_t)sequence_generated(s),
-                                       .counts = s->counts,
-                                       .n_counts = s->n_counts,
-                                       .bias = q->bias,
-                                       .n_bias = q->n_bias,
-                                       .banned = q->stop_ids,
-                                       .n_banned = too_short ? q->n_stop_ids : 0,
-                                       .scratch = e->sample_scratch});
-}
-
-/* Log-probabilities of the prompt tokens that follow the row's tokens. */
-static bool score_row(engine *e, const step_row *row, const float *logits)
-{
-    sequence *s = row->sequence;
-    int32_t V = e->model->config.V, first = s->n_computed - row->count;
-    for (int32_t i = 0; i < row->count; i++) {
-        int32_t next = first + i + 1;
-        if (next < s->request.n_prompt)
-            s->request.score[next] =
-                sample_logprobs(logits + (size_t)i * (size_t)V, V, s->tokens[next], NULL, 0);
-    }
-    if (s->n_computed < s->request.n_prompt) return false;
-    emit(e, s, ENGINE_SCORED, -1);
-    return true;
-}
-
-/* Draws the row's next token; true when the sequence has ended. Penalties change the logits in place, and
- * log-probabilities are of the model's own distribution: so a copy is kept for those who ask. */
-static bool sample_row(engine *e, const step_row *row, int32_t index, float *logits)
-{
-    sequence *s = row->sequence;
-    bool wants_logprobs = s->request.top_logprobs >= 0;
-    if (wants_logprobs) memcpy(e->raw_logits, logits, (size_t)e->model->config.V * sizeof *logits);
-    int32_t token = draw(e, s, logits);
-    sequence_push(s, token);
-    e->counts.generated_tokens++;
-    bool stop = sequence_is_stop(s, token), full = sequence_generated(s) >= s->request.max_tokens;
-    engine_event *event = emit(e, s, stop ? ENGINE_STOP : full ? ENGINE_LENGTH : ENGINE_TOKEN, token);
-    if (wants_logprobs) add_logprobs(e, event, s, index);
-    return stop || full;
-}
-
-static void finish_rows(engine *e, int32_t n_rows, float *logits)
-{
-    for (int32_t r = 0; r < n_rows; r++) {
-        step_row *row = &e->rows[r];
-        sequence *s = row->sequence;
-        if (s->n_computed < s->request.n_prompt) {
-            int32_t left = s->request.n_prompt - s->n_computed;
-            e->counts.prompt_tokens += (uint64_t)(row->count < left ? row->count : left);
-        }
-        s->n_computed += row->count;
-        if (row->logits == 0) continue;
-        float *own = logits + (size_t)row->first_logit * (size_t)e->model->config.V;
-        s->ended = s->request.score ? score_row(e, row, own) : sample_row(e, row, r, own);
+    for (;;) {
+        int32_t n_rows = scheduler_plan(e->rows, e->running, e->n_running, &e->budget);
+        if (n_rows == 0 || residency_reserve(e, n_rows)) return n_rows;
+        residency_preempt(e);
     }
 }
 
@@ -303,14 +144,15 @@ int32_t engine_step(engine *e, const engine_event **events)
 {
     e->n_events = 0;
     *events = e->events;
-    drop_cancelled(e);
-    admit_waiting(e);
-    int32_t n_rows = scheduler_plan(e->rows, e->running, e->n_running, &e->budget);
+    residency_drop_cancelled(e);
+    residency_admit(e);
+    int32_t n_rows = plan(e);
     if (n_rows == 0) return e->n_events;
     const batch *step = step_batch_build(&e->batch, e->rows, n_rows);
     float *logits = runner_step(e->runner, step);
     finish_rows(e, n_rows, logits);
-    drop_ended(e);
+    residency_list_pages(e, n_rows);
+    residency_drop_ended(e);
     e->counts.steps++;
     return e->n_events;
 }
@@ -321,7 +163,7 @@ engine_counts engine_count(const engine *e)
     c.running = e->n_running;
     c.waiting = e->n_waiting;
     c.pages = e->pages.pages;
-    c.pages_used = e->pages.pages - e->pages.n_free;
+    c.pages_used = e->pages.pages - kv_pages_available(&e->pages);
     c.page_slots = PAGE_SLOTS;
     return c;
 }

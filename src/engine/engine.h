@@ -1,7 +1,10 @@
 /* The engine: requests of token ids in, one event per token out, one step at a time.
  *
- * engine_step reads: drop the cancelled, admit the waiting, plan the rows, build the batch, run the model, draw the
- * tokens. One thread owns an engine; it knows token ids and pages, never text, never a device. A step allocates
+ * engine.c holds the loop; residency.c says who has pages (admission, prefix hits, preemption); finish.c turns logits
+ * into tokens; scheduler.c plans rows; step_batch.c builds the arrays.
+ *
+ * engine_step reads: drop the cancelled, admit the waiting, plan the rows (preempting when pages run out), build the
+ * batch, run the model, draw the tokens, list the full pages. One thread owns an engine; it knows token ids and pages, never text, never a device. A step allocates
  * nothing and never waits for anybody. */
 #ifndef NVLLM_ENGINE_ENGINE_H
 #define NVLLM_ENGINE_ENGINE_H
@@ -18,6 +21,7 @@ typedef struct {
     int32_t row_tokens;    /* most tokens of one row in one step; 0: no limit but the budget */
     int64_t kv_tokens;     /* tokens that the cache holds in all */
     dtype kv_type;
+    bool no_prefix_cache;
 } engine_options;
 
 typedef enum {
@@ -29,7 +33,8 @@ typedef enum {
     ENGINE_SCORED
 } engine_event_kind;
 
-/* STARTED: admitted, its first tokens are in this step. STOP, LENGTH: the sequence's last token, and its end. STARTED, CANCELLED and SCORED carry none (token -1). */
+/* STARTED: admitted, its first tokens are in this step. STOP, LENGTH: the sequence's last token, and its end. SCORED:
+ * the prompt's log-probabilities are there; the end when max_tokens is 0. STARTED, CANCELLED and SCORED carry none (token -1). */
 typedef struct {
     uint64_t id;
     engine_event_kind kind;
@@ -37,12 +42,14 @@ typedef struct {
     float logprob;             /* with top_logprobs >= 0 */
     const sample_logprob *top; /* [n_top], until the next step */
     int32_t n_top;
+    int32_t cached_tokens; /* STARTED: of the prompt, found in the prefix cache */
 } engine_event;
 
 typedef struct {
     int32_t running, waiting;
     int32_t pages_used, pages, page_slots;
     uint64_t steps, prompt_tokens, generated_tokens;
+    uint64_t prefix_queries, prefix_hits, preemptions;
 } engine_counts;
 
 typedef struct engine engine;

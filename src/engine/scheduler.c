@@ -11,10 +11,15 @@ static int32_t smaller(int32_t a, int32_t b)
     return a < b ? a : b;
 }
 
-/* How many of the row's tokens want logits: the last one when the row catches up; all of a score request. */
+static bool wants_scores(const sequence *s)
+{
+    return s->request.score && !s->scored;
+}
+
+/* How many of the row's tokens want logits: the last one when the row catches up; all while a prompt is scored. */
 static int32_t logits_wanted(const sequence *s, int32_t count)
 {
-    if (s->request.score) return count;
+    if (wants_scores(s)) return count;
     return count == pending(s) ? 1 : 0;
 }
 
@@ -27,7 +32,7 @@ int32_t scheduler_plan(step_row *rows, sequence *const *running, int32_t n_runni
             bool decode = pending(s) == 1;
             if (decode != (pass == 0)) continue;
             int32_t count = smaller(smaller(pending(s), budget->row_tokens), tokens);
-            if (s->request.score) count = smaller(count, logits);
+            if (wants_scores(s)) count = smaller(count, logits);
             int32_t wanted = logits_wanted(s, count);
             if (count == 0 || wanted > logits) continue;
             rows[n_rows++] = (step_row){.sequence = s, .count = count, .logits = wanted};

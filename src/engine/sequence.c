@@ -1,5 +1,6 @@
 /* A request's state; see sequence.h. */
 #include "engine/sequence.h"
+#include "engine/prefix_index.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -53,6 +54,7 @@ static bool fill(sequence *s, const sequence_request *request, int32_t max_pages
     memcpy(s->tokens, request->prompt, (size_t)request->n_prompt * sizeof *s->tokens);
     s->request.prompt = s->tokens;
     s->n_tokens = request->n_prompt;
+    s->listed_parent = PREFIX_ROOT;
     return !has_penalties(&request->sampling) || counts_init(s, most);
 }
 

@@ -23,7 +23,9 @@ typedef struct {
     const int32_t *stop_ids; /* [n_stop_ids] end of sequence ids and the request's own */
     int32_t n_stop_ids;
     int32_t top_logprobs; /* -1: none; K: also the K best */
+    int32_t priority;     /* higher first */
     float *score; /* not NULL: [n_prompt] log-probability of each prompt token, the caller's until the end */
+    sample_logprob *score_top; /* NULL, or [n_prompt, top_logprobs]: the best at each prompt position */
 } sequence_request;
 
 typedef struct sequence sequence;
@@ -34,8 +36,13 @@ struct sequence {
     sequence_request request;
     int32_t *tokens;              /* [n_prompt + max_tokens] */
     int32_t n_tokens, n_computed; /* known; in the KV cache */
-    int32_t *pages, n_pages;
-    sample_count *counts; /* distinct tokens so far; NULL without penalties */
+    int32_t *pages, n_pages;      /* [pages of prompt + max_tokens] */
+    int32_t n_listed;             /* leading full pages that the prefix index knows, or knows an equal of */
+    int32_t listed_parent;        /* the last of them, as the index has it */
+    uint32_t listed_generation;   /* ... and its generation then */
+    bool admitted;                /* has run before: it was preempted */
+    bool scored;                  /* its prompt has been scored */
+    sample_count *counts;         /* distinct tokens so far; NULL without penalties */
     int32_t n_counts;
     int32_t *count_index; /* open addressing over counts, -1: empty; capacity is a power of two */
     uint32_t count_mask;

@@ -228,6 +228,137 @@ static void engine_gives_all_pages_back_after_ends_and_cancellations(void **stat
     family_close(&f);
 }
 
+/* A pool for little more than one sequence, four that want to run: they take turns by preemption, and say what they
+ * say alone. */
+static void engine_answers_survive_preemption(void **state)
+{
+    (void)state;
+    family_model f = open_named("families/qwen3-tied-bf16");
+    backend *b = family_backend("cpu", NULL, 2);
+    answer whole = alone(&f, b, 0), a = {0};
+    nvllm_error err = {0};
+    engine *e;
+    engine_options o = {.context = 192,
+                        .max_sequences = 4,
+                        .step_tokens = 64,
+                        .kv_tokens = 4 * 64,
+                        .kv_type = model_default_kv_type(f.model)};
+    if (engine_open(&e, f.model, b, &o, &err)) fail_msg("%s", err.message);
+    for (uint64_t id = 1; id <= 4; id++) {
+        sequence_request q = id == 1 ? request_of(&f, 0, 77, MADE) : request_of(&f, (int)id, 50, 60);
+        q.priority = id == 1 ? -1 : 0; /* so that it is the one to be preempted */
+        assert_int_equal(engine_add(e, &q, id, &err), NVLLM_OK);
+    }
+    run(e, &a);
+    assert_same(&a, &whole);
+    assert_true(engine_count(e).preemptions > 0);
+    assert_int_equal(engine_count(e).pages_used, 0);
+    engine_close(e);
+    backend_close(b);
+    family_close(&f);
+}
+
+static engine *open_cached(const family_model *f, backend *b, bool no_prefix_cache)
+{
+    engine *e;
+    nvllm_error err = {0};
+    engine_options o = {.context = 192,
+                        .max_sequences = 2,
+                        .step_tokens = 64,
+                        .kv_tokens = 1024,
+                        .kv_type = model_default_kv_type(f->model),
+                        .no_prefix_cache = no_prefix_cache};
+    if (engine_open(&e, f->model, b, &o, &err)) fail_msg("%s", err.message);
+    return e;
+}
+
+/* Runs one request; returns how many of its prompt tokens came from the cache. */
+static int32_t run_cached(engine *e, const sequence_request *q, answer *a)
+{
+    const engine_event *events;
+    int32_t cached = -1;
+    *a = (answer){0};
+    assert_int_equal(engine_add(e, q, 1, NULL), NVLLM_OK);
+    while (!engine_idle(e)) {
+        int32_t n = engine_step(e, &events);
+        for (int32_t i = 0; i < n; i++) {
+            if (events[i].kind == ENGINE_STARTED) cached = events[i].cached_tokens;
+            collect(a, &events[i]);
+        }
+    }
+    return cached;
+}
+
+/* A prompt again, a prompt with another end, a whole turn of a chat: hits, and the answers of an empty cache. */
+static void engine_prefix_hits_change_no_answer(void **state)
+{
+    (void)state;
+    family_model f = open_named("families/mistral-window-bf16");
+    backend *b = family_backend("cpu", NULL, 2);
+    engine *cold = open_cached(&f, b, true), *warm = open_cached(&f, b, false);
+    int32_t turn[192];
+    answer want, got;
+    memcpy(turn, f.prompt, 80 * sizeof *turn);
+    const struct {
+        int32_t n_prompt, change, cached;
+    } rows[] = {{80, -1, 0}, {80, -1, 64}, {80, 70, 64}, {80, 10, 0}, {64, -1, 0}, {65, -1, 64}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        memcpy(turn, f.prompt, 80 * sizeof *turn);
+        if (rows[i].change >= 0) turn[rows[i].change] ^= 1;
+        sequence_request q = request_of(&f, 0, rows[i].n_prompt, MADE);
+        q.prompt = turn;
+        assert_int_equal(run_cached(cold, &q, &want), 0);
+        assert_int_equal(run_cached(warm, &q, &got), rows[i].cached);
+        assert_same(&got, &want);
+    }
+    sequence_request q =
+        request_of(&f, 0, 80, MADE); /* first turn, its answer, and more: 128 tokens are known */
+    run_cached(warm, &q, &got);
+    memcpy(turn, f.prompt, 80 * sizeof *turn);
+    memcpy(turn + 80, got.tokens, MADE * sizeof *turn);
+    memcpy(turn + 80 + MADE, f.prompt, 40 * sizeof *turn);
+    q = request_of(&f, 0, 80 + MADE + 40, MADE);
+    q.prompt = turn;
+    run_cached(cold, &q, &want);
+    assert_int_equal(run_cached(warm, &q, &got), 64);
+    assert_same(&got, &want);
+    assert_int_equal(run_cached(warm, &q, &got), 128);
+    assert_same(&got, &want);
+    assert_int_equal(engine_count(warm).pages_used, 0);
+    engine_close(cold);
+    engine_close(warm);
+    backend_close(b);
+    family_close(&f);
+}
+
+/* Many prompts over a small pool, so that pages are evicted and reused: never a stale hit. */
+static void engine_evicted_pages_are_never_hit(void **state)
+{
+    (void)state;
+    family_model f = open_named("families/llama-gqa2-f32");
+    backend *b = family_backend("cpu", NULL, 1);
+    engine *cold = open_cached(&f, b, true), *warm = open_cached(&f, b, false);
+    uint32_t seed = 5;
+    for (int i = 0; i < 60; i++) {
+        int32_t prompt[160];
+        answer want, got;
+        seed = seed * 1664525u + 1013904223u;
+        int32_t variant = (int32_t)(seed >> 10) % 12;
+        for (int32_t t = 0; t < 160; t++) /* the first page is one of 3, the second one of 12 */
+            prompt[t] = f.prompt[(t * 7 + (t < 64 ? variant % 3 : variant)) % 80];
+        sequence_request q = request_of(&f, 0, 140 + variant, MADE);
+        q.prompt = prompt;
+        run_cached(cold, &q, &want);
+        run_cached(warm, &q, &got);
+        assert_same(&got, &want);
+    }
+    assert_true(engine_count(warm).prefix_hits > 1000);
+    engine_close(cold);
+    engine_close(warm);
+    backend_close(b);
+    family_close(&f);
+}
+
 static void engine_steps_allocate_nothing(void **state)
 {
     (void)state;
@@ -314,6 +445,9 @@ int main(void)
         cmocka_unit_test(engine_answer_is_bit_identical_whatever_the_chunks_and_neighbours),
         cmocka_unit_test(engine_score_equals_the_references_log_softmax),
         cmocka_unit_test(engine_gives_all_pages_back_after_ends_and_cancellations),
+        cmocka_unit_test(engine_answers_survive_preemption),
+        cmocka_unit_test(engine_prefix_hits_change_no_answer),
+        cmocka_unit_test(engine_evicted_pages_are_never_hit),
         cmocka_unit_test(engine_steps_allocate_nothing),
         cmocka_unit_test(engine_add_of_a_prompt_that_never_fits_is_refused),
         cmocka_unit_test(engine_min_tokens_bans_stop_ids_until_reached),

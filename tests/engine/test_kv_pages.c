@@ -5,7 +5,7 @@
 static kv_pages open_pool(int32_t pages)
 {
     kv_pages p;
-    assert_int_equal(kv_pages_open(&p, pages, NULL), NVLLM_OK);
+    assert_int_equal(kv_pages_open(&p, pages, 4, NULL), NVLLM_OK);
     return p;
 }
 
