@@ -16,7 +16,7 @@ import time
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from generators import chat, facts, stories, tales
+from generators import chat, facts, stories, tales, words
 
 ROW = 1024
 COUNTED = 1 << 15
@@ -25,7 +25,7 @@ VOCAB = 4096
 # the pre-tokenizer of Qwen2 and Qwen3
 SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # share of tokens: books, generated story as plain text, generated story in chat, tale as plain text, tale in chat, questions
-MIXES = {"a": (0.24, 0.14, 0.26, 0.05, 0.12, 0.19), "b": (0.05, 0.07, 0.36, 0.05, 0.22, 0.25)}
+MIXES = {"a": (0.22, 0.12, 0.42, 0.02, 0.02, 0.20), "b": (0.05, 0.06, 0.645, 0.01, 0.015, 0.22)}
 KINDS = ("book", "story", "story_chat", "tale", "tale_chat", "question")
 SHARDS = 64
 
@@ -71,6 +71,7 @@ class Sources:
         plain = tales.load(folder / "tinystories.txt.xz")
         self.names = tales.find_names(plain)
         self.kinds = tales.Nouns(plain)
+        words.use_nouns(tales.singular_nouns(self.kinds))
         cased = [tales.truecase(s, self.names) for s in plain]
         self.heldout = [s for s in cased if facts.kept_back(s, 25)]
         self.tales = [s for s in cased if not facts.kept_back(s, 25)]
@@ -80,7 +81,7 @@ class Sources:
         if kind == "book":
             return rng.choice(self.books)
         if kind == "story":
-            return stories.story(rng)["text"]
+            return stories.story(rng, rng.choice(["words", "subject", "more"]), 1000)["text"]
         if kind == "tale":
             return tales.vary(rng.choice(self.tales), rng, self.names)
         tale = lambda r: chat.tale(r, r.choice(self.tales), self.names, self.kinds)

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 
 from export import export
 from model import Config, Qwen3
@@ -49,6 +50,19 @@ def rate(step, steps, warm):
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
+@torch.no_grad()
+def heldout_loss(model, data, tokenizer, device):
+    """Mean loss on held-out tales, one after the other in rows; shows when the tales are learned by heart."""
+    stories = json.loads((data / "heldout.json").read_text())
+    ids = [i for s in stories for i in tokenizer.encode(s).ids + [tokenizer.token_to_id("<|endoftext|>")]]
+    ids = torch.tensor(ids[:len(ids) // 513 * 513], device=device).view(-1, 513)
+    model.eval()
+    with torch.autocast(device, torch.bfloat16):
+        loss = model(ids[:, :-1], ids[:, 1:]).item()
+    model.train()
+    return loss
+
+
 def train(a):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(a.seed)
@@ -59,6 +73,7 @@ def train(a):
     opt = optimizer(model, a.lr, a.decay, device == "cuda")
     mixes = [Rows(a.data / f"mix_{m}.npy", device, a.seed) for m in "ab"]
     print(f"{sum(w.numel() for w in model.parameters()):,} parameters, rows {[len(m.rows) for m in mixes]}", flush=True)
+    tokenizer = Tokenizer.from_file(str(a.data / "tokenizer.json"))
     steps, begin, log = a.steps or 10 ** 9, time.time(), []
     for step in range(10 ** 9):
         if step == 40 and a.minutes:
@@ -83,6 +98,8 @@ def train(a):
         opt.zero_grad(set_to_none=True)
         if step % 200 == 0 or step + 1 == steps:
             log.append({"step": step, "loss": round(loss.item(), 4), "lr": lr, "seconds": round(time.time() - begin, 1)})
+            if step % 600 == 0 or step + 1 == steps:
+                log[-1]["heldout"] = round(heldout_loss(model, a.data, tokenizer, device), 4)
             print(log[-1], flush=True)
     export(model, config, a.data / "tokenizer.json", a.out)
     (a.data / "train_log.json").write_text(json.dumps({"args": {k: str(v) for k, v in vars(a).items()}, "steps": steps, "log": log}, indent=1))

@@ -36,13 +36,15 @@ def _beginning(text, rng):
     ends = [i + 1 for i, c in enumerate(text[:-1]) if c in ".!?" and text[i + 1] in " \n"]
     if len(ends) < 5:
         return None
-    cut = ends[rng.randrange(3)]
+    cut = ends[rng.choice([0, 0, 1, 2])]
     return text[:cut], text[cut:].strip()
 
 
-def ask_for(text, subjects, words, rng):
-    """(prompt, answer) for a story, or None when everything it could be asked for is held out."""
-    kind = rng.choices(["subject", "words", "more", "any"], [50, 28, 16, 6])[0]
+ASK_KINDS, ASK_SHARES = ("subject", "words", "more", "any"), (46, 34, 15, 5)
+
+
+def ask_for(kind, text, subjects, words, rng):
+    """(prompt, answer) for a story; falls back to a plain request when the story cannot be asked for in that way."""
     subjects = [s for s in subjects if not W.held_out(s)]
     if kind == "more":
         cut = _beginning(text, rng)
@@ -59,8 +61,11 @@ def ask_for(text, subjects, words, rng):
 
 
 def generated(rng):
-    s = stories.story(rng)
-    pair = ask_for(s["text"], s["subjects"], s["words"], rng)
+    kind = rng.choices(ASK_KINDS, ASK_SHARES)[0]
+    s = stories.story(rng, kind)
+    while kind == "subject" and all(W.held_out(p) for p in s["subjects"]):
+        s = stories.story(rng, kind)
+    pair = ask_for(kind, s["text"], s["subjects"], s["words"], rng)
     turns = [("user", pair[0]), ("assistant", pair[1])]
     if rng.random() < 0.05:
         turns += [("user", rng.choice(["Who was the story about?", "Who was in that story?", "Who is the hero of the story?"])),
@@ -74,7 +79,7 @@ LONG = 720  # characters: longer tales are only given when a long story is asked
 def tale(rng, text, names, kinds):
     text = tales.vary(text, rng, names)
     subjects, words = tales.requests(text, rng, kinds)
-    prompt, answer = ask_for(text, subjects, words, rng)
+    prompt, answer = ask_for(rng.choices(ASK_KINDS, ASK_SHARES)[0], text, subjects, words, rng)
     if len(answer) > LONG:
         free = [s for s in subjects if not W.held_out(s)]
         prompt = rng.choice(["Tell me a long story about {s}.", "Write a long story about {s}.", "I want a long story about {s}."]).format(s=rng.choice(free)) \

@@ -1,16 +1,21 @@
 """Short stories from the plots in data/plots.txt and data/fixed_plots.txt.
 
 A story keeps its world straight: a character has one name, one set of pronouns and is introduced when first mentioned; the
-thing the plot turns on stays the same thing. `story(rng)` returns a dict: text, subjects (phrases that it may be asked for by,
+thing the plot turns on stays the same thing. `story(rng, purpose)` returns a dict: text, subjects (phrases that it may be asked for by,
 without article unless it has one), words (three content words that it surely contains), hero (reference), about (short phrase).
 """
 from . import spin, words as W
 
-PLOTS = []
-for _title, _body in ((t, b) for t, b in spin.sections("plots.txt", r"^= (.+)$()").items()):
-    _name, _themes, _suits, _where = (field.strip() for field in _title.split(";"))
-    PLOTS.append({"themes": _themes.split(", "), "suits": _suits, "where": _where, "body": _body})
-FIXED_PLOTS = list(spin.sections("fixed_plots.txt", r"^= (.+)$()").values())
+
+def _load(name):
+    out = []
+    for title, body in spin.sections(name, r"^= (.+)$()").items():
+        fields = [f.strip() for f in title.split(";")] + ["", "things", "outdoors"][max(0, title.count(";")):]
+        out.append({"themes": fields[1].split(", "), "suits": fields[2], "where": fields[3], "body": body})
+    return out
+
+
+PLOTS, ANY_PLOTS, FOUND_PLOTS, FIXED_PLOTS = (_load(n) for n in ("plots.txt", "any_plots.txt", "found_plots.txt", "fixed_plots.txt"))
 PARTS = spin.sections("story_parts.txt", r"^= (.+)$()")
 
 HE, SHE, IT = ("he", "him", "his", "himself"), ("she", "her", "her", "herself"), ("it", "it", "its", "itself")
@@ -20,7 +25,7 @@ class Character:
     """Somebody in a story. ref: how the text calls him; intro: with the article, for the first time; call: to his face."""
 
     def __init__(self, noun, name, pronouns, adjective, home="", love="", species=""):
-        self.noun, self.name, self.pronouns, self.home = noun, name, pronouns, home
+        self.noun, self.name, self.pronouns, self.home, self.adjective = noun, name, pronouns, home, adjective
         self.love = love.replace(" its ", f" {pronouns[2]} ")
         phrase = f"{adjective} {noun}".strip()
         self.intro = f"a {phrase} named {name}" if name else f"a {phrase}"
@@ -43,13 +48,15 @@ def child(rng, gender=None):
     girl = rng.random() < 0.5 if gender is None else gender == "girl"
     pronouns = SHE if girl else HE
     name = rng.choice(W.GIRLS if girl else W.BOYS)
-    if rng.random() < 0.06:
-        name = W.invented(rng).capitalize()
+    if rng.random() < 0.15:
+        name = W.invented_name(rng)
     own = lambda text: spin.spin(text, rng, lambda _: pronouns[2])
     adjective = rng.choice(["little", "little", "young", "small", "", rng.choice(W.TRAITS), rng.choice(W.TRAITS) + " little"])
     return Character("girl" if girl else "boy", name, pronouns, adjective, own(rng.choice(CHILD_HOMES)), own(rng.choice(CHILD_LOVES)))
 
 
+ANYWHERE = ["in a quiet valley", "near a small village", "at the edge of the forest", "on a green hill", "in a far land", "not far from here", "by a blue lake",
+            "in a place that nobody knew", "near the sea", "in a small town"]
 FEMALE = {"queen", "princess", "fairy", "witch", "mermaid", "hen", "cow", "doll", "ladybug"}
 MALE = {"king", "prince", "wizard", "snowman", "rooster", "fisherman", "postman", "knight"}
 
@@ -57,15 +64,15 @@ MALE = {"king", "prince", "wizard", "snowman", "rooster", "fisherman", "postman"
 def being(rng, row, named=0.6):
     """An animal, person, fantasy creature or machine from its row of the word lists."""
     noun, home, love = row[0], row[1], row[3] if len(row) == 5 else row[-1]
-    if rng.random() < 0.02:
-        noun, home = W.invented(rng), rng.choice(W.ANIMALS)[1]
+    if rng.random() < 0.08:
+        noun, home = W.invented(rng), rng.choice(ANYWHERE)
     name = ""
     pronouns = SHE if noun in FEMALE else HE if noun in MALE else rng.choice([HE, SHE])
     person = row in W.PEOPLE
     if rng.random() < named:
         name = rng.choice((W.GIRLS if pronouns is SHE else W.BOYS) if person or rng.random() < 0.25 else W.PETNAMES)
-        if rng.random() < 0.08:
-            name = W.invented(rng).capitalize()
+        if rng.random() < 0.15:
+            name = W.invented_name(rng)
     elif not person and noun not in FEMALE | MALE and rng.random() < 0.3:
         pronouns = IT
     adjectives = ["", rng.choice(W.TRAITS), rng.choice(W.SIZES), "little"]
@@ -81,6 +88,7 @@ def hero(rng):
     return being(rng, rng.choice({"animal": W.ANIMALS, "person": W.PEOPLE, "fantasy": W.FANTASY, "machine": W.MACHINES}[kind]))
 
 
+STATIC = set("bridge fence gate tower windmill well path bench bush hill pond stream rock tree flower fountain barn shed cottage castle garden market river lake cave orchard haystack statue".split())
 LAND = [row for row in W.ANIMALS if row[0] not in ("whale", "dolphin", "octopus", "fish", "crab", "seal", "worm", "caterpillar", "hippo", "eagle")]
 
 
@@ -124,17 +132,26 @@ SKILLS = ["swim", "dance", "sing", "draw", "paint", "climb", "read", "write", "w
           "play the flute", "play the drum", "cook", "jump rope", "skate", "dive", "build a fire", "tie knots", "count", "race", "spin", "play chess"]
 
 
+XADJ = ["big", "little", "old", "strange", "wonderful", "beautiful", "famous", "great", "funny", "small", "red", "blue", "golden", "white"]
+
+
 class Scene:
     """The values of the slots while one story is written."""
 
-    def __init__(self, rng, plot):
+    def __init__(self, rng, plot, purpose):
         self.rng, self.main = rng, hero(rng)
-        self.wishes = wishes = _wishes(rng)
+        self.wishes = wishes = _wishes(rng, purpose)
         self.cast = {"h": self.main, "f": friend(rng, self.main), "e": elder(rng, self.main)}
         self.thing = rng.choice(W.SUITS[plot["suits"]])
-        if wishes.get("noun") == self.thing or self.thing == self.main.noun:
-            self.thing = rng.choice(W.THINGS)
         self.look = rng.choice(W.COLORS if rng.random() < 0.5 else W.LOOKS)
+        self.weaves = [k for k in ("noun", "verb") if k in wishes]
+        if plot["suits"] == "things" and wishes.get("noun") in W.THINGS and rng.random() < 0.6:
+            self.thing, self.look = wishes["noun"], wishes.get("adj", self.look)
+            self.weaves.remove("noun")
+        elif plot["suits"] == "things" and rng.random() < 0.07:
+            self.thing = W.invented(rng)
+        while self.thing == self.main.noun or "noun" in self.weaves and self.thing == wishes["noun"]:
+            self.thing = rng.choice(W.THINGS)
         self.place, self.preposition = rng.choice(OUTDOORS if plot["where"] == "outdoors" else W.PLACES)
         self.fixed = {"food": rng.choice(W.FOODS), "love": self.main.love, "home": self.main.home, "day": rng.choice(W.DAYS),
                       "v": rng.choice(SKILLS), "v0": rng.choice(W.VERBS), "trait0": rng.choice(W.TRAITS),
@@ -148,7 +165,13 @@ class Scene:
             self.bad = wishes["feel"]
         if "dayadj" in wishes:
             self.fixed["day"] = wishes["dayadj"]
-        self.weaves = [k for k in ("noun", "verb") if k in wishes]
+        if "trait" in wishes:
+            self.fixed["trait0"] = wishes["trait"]
+        o1, o2 = rng.sample(["drum", "flute", "trumpet", "violin", "guitar", "piano", "whistle", "bell", "harp", "horn"], 2)
+        self.fixed.update({"color": rng.choice(W.COLORS), "o1": o1, "o2": o2, "x": W.anything(rng), "xadj": rng.choice(XADJ), "A": "A",
+                           "species": self.main.noun, "adjective": rng.choice(["old", "little", "young", "tired"] + W.TRAITS), "adjective0": rng.choice(W.TRAITS)})
+        while self.fixed["v0"] == wishes.get("verb"):
+            self.fixed["v0"] = rng.choice(W.VERBS)
         rng.shuffle(self.weaves)
 
     def start_weaves(self):
@@ -157,9 +180,18 @@ class Scene:
         for kind in list(self.weaves):
             if self.rng.random() < 0.6:
                 self.weaves.remove(kind)
-                part = "start verb" if kind == "verb" else "start seen" if self.wishes["noun"] in W.SEEN else "start thing"
+                part = "start verb" if kind == "verb" else "start thing" if self.wishes["noun"] in W.THINGS else "start seen" if self.wishes["noun"] in STATIC else "weave noun"
                 out.append(self.text(self.rng.choice(PARTS[part])))
         return " " + " ".join(out)
+
+    def trait(self):
+        """A sentence about the hero's nature; never a second, other nature for one who has been introduced by it."""
+        lines = PARTS["trait"]
+        if "trait" in self.wishes:
+            lines = [l for l in lines if "{trait0}" in l]
+        elif self.main.adjective.split(" ")[0] in W.TRAITS:
+            lines = [l for l in lines if "{trait0}" not in l]
+        return self.text(self.rng.choice(lines)) + " " if "trait" in self.wishes or self.rng.random() < 0.8 else ""
 
     def weave(self, kind):
         part = "weave verb" if kind == "verb" else "weave adj noun" if "adj" in self.wishes else "weave noun"
@@ -191,6 +223,8 @@ class Scene:
             return who.call
         first, who.known = not who.known, True
         ref = who.intro if first or form == "i" else who.ref
+        if first and form == "'s" and who is not self.main:
+            ref = f"{self.main.pronouns[2]} friend {who.name}".strip() if who.name else f"{self.main.pronouns[2]} friend the {who.noun}"
         return ref + ("'s" if form == "'s" else "")
 
     def other(self, slot):
@@ -208,37 +242,54 @@ class Scene:
         if slot == "feel+":
             return self.good
         if slot == "trait":
-            return self.text(rng.choice(PARTS["trait"])) + " " if rng.random() < 0.8 else ""
+            return self.trait()
         return self.wishes.get(slot, "")
 
 
-def _wishes(rng):
-    """Words to weave in, so that stories can be asked for by words that have little to do with the plot."""
+def _wishes(rng, purpose):
+    """Words to work in. Stories that will be asked for by words carry three or more; others stay free of them."""
     wishes = {}
-    if rng.random() < 0.7:
-        wishes["noun"] = rng.choice(W.SEEN if rng.random() < 0.6 else W.THINGS)
-        if rng.random() < 0.5:
-            wishes["adj"] = rng.choice(W.LOOKS + W.COLORS)
-    if rng.random() < 0.6:
+    if purpose != "words" and rng.random() < 0.8:
+        return wishes
+    if rng.random() < 0.93:
+        wishes["noun"] = rng.choice(rng.choice([W.SEEN, W.THINGS, W.THINGS]))
+        if rng.random() < 0.04:
+            wishes["noun"] = W.anything(rng)
+    if rng.random() < 0.9:
         wishes["verb"] = rng.choice(W.VERBS)
-    if rng.random() < 0.3:
-        wishes["feel"] = rng.choice(W.GOOD + W.BAD)
-    if rng.random() < 0.15:
-        wishes["dayadj"] = rng.choice(W.DAYS)
+    kind = rng.choice(["adj", "adj", "adj", "feel", "feel", "trait", "trait", "dayadj"])
+    wishes[kind] = rng.choice({"adj": W.LOOKS + W.COLORS, "feel": W.GOOD + W.BAD, "trait": W.TRAITS, "dayadj": W.DAYS}[kind])
+    if "noun" not in wishes:
+        wishes.pop("adj", None)
     return wishes
 
 
-def story(rng):
-    if rng.random() < 0.07:
-        return fixed_story(rng)
-    plot = rng.choice(PLOTS)
-    scene = Scene(rng, plot)
+def story(rng, purpose="any", limit=660):
+    """A story of at most `limit` characters. purpose: how it will be asked for: by subject, by words, by its beginning (more)."""
+    while True:
+        s = _story(rng, purpose)
+        if len(s["text"]) <= limit:
+            return s
+
+
+def _story(rng, purpose):
+    kind = rng.choices(["plot", "any", "found", "fixed"], [66, 20, 6, 8] if purpose != "subject" else [52, 34, 4, 10])[0]
+    if kind == "fixed":
+        return fixed_story(rng, purpose)
+    plot = rng.choice({"plot": PLOTS, "any": ANY_PLOTS, "found": FOUND_PLOTS}[kind])
+    scene = Scene(rng, plot, purpose)
+    if kind == "any":
+        scene.thing = scene.fixed["x"] if plot["suits"] == "things" else scene.thing
     theme = rng.choice(plot["themes"])
     opening = rng.choice(PARTS["open"])
+    if kind == "found":
+        opening = rng.choice(PARTS["pair"])
+    elif purpose == "more" and rng.random() < 0.6 and "trait" not in scene.wishes:
+        opening = rng.choice(PARTS["bare"])
     paragraphs = [scene.text(opening) + scene.start_weaves()] + [scene.text(p + " ") for p in plot["body"]]
-    for kind in scene.weaves:
-        paragraphs[1] += scene.weave(kind)
-    if rng.random() < 0.2:
+    for weave in scene.weaves:
+        paragraphs[1] += scene.weave(weave)
+    if rng.random() < 0.25 or len(paragraphs[0]) < 60:
         paragraphs[0:2] = [paragraphs[0] + " " + paragraphs[1]]
     themed = rng.random() < 0.12
     if themed:
@@ -248,7 +299,7 @@ def story(rng):
         paragraphs[-1] += scene.text(rng.choice(PARTS["end"]))
     text = spin.tidy("\n\n".join(paragraphs))
     return {"text": text, "subjects": _subjects(rng, scene, text, theme if themed else None), "words": _words(rng, scene, text),
-            "hero": scene.main.ref, "about": scene.main.kinds[-1], "mentions": [scene.main.noun, scene.thing]}
+            "hero": scene.main.ref, "about": scene.main.kinds[-1]}
 
 
 def _subjects(rng, scene, text, theme):
@@ -257,6 +308,11 @@ def _subjects(rng, scene, text, theme):
         out = [f"a {main.noun} named {main.name}", main.name]
     elif main.name:
         out.append(f"{main.name} the {main.noun}")
+    x = scene.fixed["x"]
+    if text.count(x) >= 2 and x != main.noun:
+        adjective = scene.fixed["xadj"]
+        out = [f"a {x}"] * 4 + [f"the {x}", f"{out[0]} and a {x}"] + ([f"a {adjective} {x}"] if f"{adjective} {x}" in text else [])
+        return [spin.articles(s) for s in out]
     if text.count(scene.thing) >= 2:
         out += [f"a {scene.thing}", f"a {scene.look} {scene.thing}" if f"{scene.look} {scene.thing}" in text else f"a {scene.thing}",
                 f"{out[0]} and a {scene.thing}"]
@@ -285,13 +341,14 @@ def _words(rng, scene, text):
 FIXED_SCENE = {"suits": "things", "where": "outdoors"}
 
 
-def fixed_story(rng):
-    """A story about a thing that stands still: a tree, the moon, a clock."""
+def fixed_story(rng, purpose):
+    """A story about a thing that stands still: a tree, the moon, a clock, or any noun at all."""
     noun, home, love = rng.choice(W.FIXED)
-    if rng.random() < 0.05:
-        noun = W.invented(rng)
+    if rng.random() < 0.5:
+        noun, home = W.anything(rng), rng.choice(ANYWHERE)
+        love = rng.choice(["listen to the wind", "watch the children", "look at the sky", "feel the warm sun", "hear the birds", "dream of far places"])
     adjective = rng.choice(["old", "big", "little", "beautiful", "lonely", "bright", "small", "kind"])
-    scene = Scene(rng, FIXED_SCENE)
+    scene = Scene(rng, FIXED_SCENE, purpose)
     c = child(rng)
     scene.main = scene.cast["h"] = c
     scene.cast["f"] = friend(rng, c)
@@ -305,8 +362,8 @@ def fixed_story(rng):
             return scene.character(c, slot[1:])
         return base(alias.get(slot, slot))
     scene.fill = fill
-    body = rng.choice(FIXED_PLOTS)
+    body = rng.choice(FIXED_PLOTS)["body"]
     text = spin.tidy("\n\n".join(scene.text(p + " ") for p in body))
     scene.look, scene.thing = adjective, noun
-    return {"text": text, "subjects": [spin.articles(s) for s in (f"a {noun}", f"a {adjective} {noun}", f"a {noun} and a {c.noun}")],
-            "words": _words(rng, scene, text), "hero": f"the {noun}", "about": spin.articles(f"a {adjective} {noun}"), "mentions": [noun]}
+    return {"text": text, "subjects": [spin.articles(s) for s in (f"a {noun}", f"a {noun}", f"a {adjective} {noun}", f"a {noun} and a {c.noun}")],
+            "words": _words(rng, scene, text), "hero": f"the {noun}", "about": spin.articles(f"a {adjective} {noun}")}

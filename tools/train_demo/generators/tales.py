@@ -114,7 +114,7 @@ def vary(story, rng, names):
     girls, boys = set(W.GIRLS), set(W.BOYS)
     for name in sorted(n for n in present if n in girls or n in boys):
         if rng.random() < 0.7 and not (name in girls and name in boys):
-            new = rng.choice(W.GIRLS if name in girls else W.BOYS)
+            new = rng.choice(W.GIRLS if name in girls else W.BOYS) if rng.random() < 0.8 else W.invented_name(rng)
             if new not in present and new not in table.values() and new.lower() not in present:
                 table[name] = new
     for group in _GROUPS + _GROUPS_PETS:
@@ -188,6 +188,16 @@ _DULL = set("mom mommy dad daddy mum mummy park girl boy friend friends man hear
 def _phrase(noun, adjective=""):
     plural = noun in _PLURAL or noun in _MASS or (noun.endswith("s") and not noun.endswith(("ss", "us")))
     return ("" if plural else "a ") + (adjective + " " if adjective else "") + noun
+
+
+def singular_nouns(kinds):
+    """Nouns of the corpus that can stand after "a"."""
+    return sorted(n for n in kinds.nouns if n not in _MASS and n not in _PLURAL and n not in _DULL and not (n.endswith("s") and not n.endswith(("ss", "us")))
+                  and len(n) < 12 and n not in _UNFIT)
+
+
+_UNFIT = set("""gun missile butcher urge luxury poverty fashion guilt shame attention idiot drunk cigarette beer wine corpse skeleton knife bomb prisoner
+today tonight tomorrow yesterday everybody nobody anybody moment while rest start half lots bit someone anyone thanks please okay""".split())
 
 
 def requests(story, rng, kinds):

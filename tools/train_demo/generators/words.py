@@ -28,8 +28,41 @@ def held_out(phrase):
     return any(w in HELD_OUT for w in phrase.lower().replace(".", " ").replace(",", " ").replace("?", " ").split())
 
 
+NOUNS = []  # singular nouns of the tales, set by use_nouns
+
+
+def use_nouns(nouns):
+    NOUNS[:] = [n for n in nouns if n not in HELD_OUT]
+
+
 def invented(rng):
-    """A word that nobody knows: 'zibble', 'torvin'."""
-    syllable = lambda: rng.choice("bdfgjklmnprstvwz") + rng.choice(["a", "e", "i", "o", "u", "oo", "ee"])
-    word = syllable() + rng.choice(["", "b", "l", "m", "n", "r", "s", "z"]) + syllable()
-    return word + rng.choice(["", "n", "r", "l", "x", "k", "m", "ble", "t", "sh"])
+    """A word that nobody knows: 'zibble', 'torvin', 'moonkettle'."""
+    if rng.random() < 0.4:
+        return rng.choice(_SHORT) + rng.choice(_SHORT)
+    onset = lambda: rng.choice("b c d f g h j k l m n p r s t v w z bl br ch cl cr dr fl fr gl gr pl pr sh sk sl sm sn sp st str sw th tr".split())
+    nucleus = lambda: rng.choice(["a", "e", "i", "o", "u", "a", "e", "i", "o", "oo", "ee", "ea", "ai", "ou"])
+    coda = lambda: rng.choice(["", "", "b", "l", "m", "n", "r", "s", "p", "ck", "rt", "nd", "mp", "ll"])
+    word = "".join(onset() + nucleus() + coda() for _ in range(rng.choice([1, 2, 2, 2, 3])))
+    return word + rng.choice(["", "", "er", "ing", "le", "on", "y", "ard", "et", "ine", "o", "a", "us"])
+
+
+def invented_name(rng):
+    syllable = lambda: rng.choice("b d f g h j k l m n p r s t v w z br dr fr gr kr tr zh th".split()) + rng.choice("a e i o u a e i o ai ei io".split())
+    name = rng.choice(["", "", rng.choice("AEIOU").lower()]) + "".join(syllable() for _ in range(rng.choice([1, 1, 2, 2, 3])))
+    return (name + rng.choice(["", "n", "r", "l", "k", "s", "m", "th", "na", "la", "ta", "bert", "wen"])).capitalize()
+
+
+_SHORT = [w for w in dict.fromkeys(THINGS + SEEN) if w.isalpha() and len(w) <= 6 and w not in HELD_OUT]
+
+
+def anything(rng):
+    """Any noun at all: a known one, one of the tales, or an invented one; never one that evaluation keeps for itself."""
+    kind = rng.random()
+    if kind < 0.35 and NOUNS:
+        return rng.choice(NOUNS)
+    if kind < 0.55:
+        while True:
+            word = rng.choice(rng.choice([THINGS, SEEN, [a[0] for a in ANIMALS], [p[0] for p in PLACES], [m[0] for m in MACHINES]]))
+            if not held_out(word):
+                return word
+    return invented(rng)
