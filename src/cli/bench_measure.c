@@ -21,7 +21,7 @@ enum { STEP_TOKENS = 128 };
 typedef struct {
     nvllm_engine *engine;
     bench_shape shape;
-    int32_t vocab;
+    int32_t vocab, head_start;
     uint64_t random;
     int32_t *ids;   /* scratch for one prompt */
     uint64_t *open; /* [batch] requests that run */
@@ -114,12 +114,16 @@ static int follow_batch(batch_times *times, bench *b, int64_t enough)
     return rc;
 }
 
-/* The most tokens that a sequence may generate before the clock starts: others of the batch still read their prompts. */
-static int32_t head_start(const bench_shape *s)
+/* The most tokens that a sequence may generate before the clock starts: others of the batch are still being submitted
+ * (a tiny model makes a token in 20 us) or read their prompts. As far as the model's context allows. */
+static int32_t head_start(const bench_shape *s, int32_t max_context)
 {
+    enum { SUBMISSION = 256 };
     if (s->batch == 1) return 2;
-    int64_t steps = (int64_t)s->batch * s->context / STEP_TOKENS + 2 * s->batch + 2;
-    return steps > INT32_MAX / 4 ? INT32_MAX / 4 : (int32_t)steps;
+    int64_t wanted = (int64_t)s->batch * s->context / STEP_TOKENS + 2 * s->batch + SUBMISSION;
+    int64_t room = (int64_t)max_context - s->context - s->gen;
+    int64_t most = wanted < room ? wanted : room;
+    return most < 2 ? 2 : (int32_t)most;
 }
 
 static int measure_prompt(double *rate, bench *b)
@@ -136,7 +140,7 @@ static int measure_generation(double *rate, bench *b)
 {
     batch_times times = {0};
     int64_t enough = (int64_t)b->shape.gen * b->shape.batch;
-    int rc = submit_batch(b, b->shape.context, b->shape.gen + head_start(&b->shape));
+    int rc = submit_batch(b, b->shape.context, b->shape.gen + b->head_start);
     if (!rc) rc = follow_batch(&times, b, enough);
     if (!rc && times.counted == 0)
         rc = report_sentence("generation ended before %lld tokens", (long long)enough);
@@ -178,7 +182,7 @@ static int open_bench_engine(bench *b, const nvllm_model *model, const cli_args 
 {
     nvllm_error err = {0};
     const bench_shape *s = &b->shape;
-    int64_t longest = (int64_t)s->context + s->gen + head_start(s);
+    int64_t longest = (int64_t)s->context + s->gen + b->head_start;
     if (longest < s->prompt + 1) longest = s->prompt + 1;
     nvllm_engine_options options = {.device = args->device,
                                     .isa = args->isa,
@@ -186,7 +190,8 @@ static int open_bench_engine(bench *b, const nvllm_model *model, const cli_args 
                                     .context = longest > INT32_MAX ? INT32_MAX : (int32_t)longest,
                                     .max_sequences = s->batch,
                                     .step_tokens = STEP_TOKENS + s->batch,
-                                    .queue = s->batch};
+                                    .queue = s->batch,
+                                    .no_prefix_cache = true};
     return nvllm_engine_open(&b->engine, model, &options, &err) ? report_failure(&err) : CLI_OK;
 }
 
@@ -219,6 +224,7 @@ int bench_measure(bench_result *out, const nvllm_model *model, const cli_args *a
         .shape = shape, .model = nvllm_model_describe(model), .open_ms = (opened - start) * 1e3};
     bench b = {.shape = shape,
                .vocab = out->model.vocab_size,
+               .head_start = head_start(&shape, out->model.max_context),
                .random = (uint64_t)args->seed.value,
                .ids = calloc((size_t)longest, sizeof *b.ids),
                .open = calloc((size_t)shape.batch, sizeof *b.open)};

@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 from program import BYTES_GGUF, FIXTURES, PROGRAM, Case, chat_model, main, run
 
@@ -58,13 +59,11 @@ class Run(Case):
     def test_chat_is_the_default_where_there_is_a_template(self):
         model = chat_model(self.folder)
         words = ["run", "-m", model, "-p", "Hi", "-n", "6", "--temperature", "0", "--ignore-eos", "--json"]
-        rendered = "<|user|>Hi\n<|assistant|>"
         chat, raw = json.loads(self.succeeds(*words).stdout), json.loads(self.succeeds(*words, "--raw").stdout)
         self.assertEqual(chat["usage"]["prompt_tokens"], 5)  # user, H, i, newline, assistant
         self.assertEqual(raw["usage"]["prompt_tokens"], 3)   # BOS, H, i
         system = json.loads(self.succeeds(*words, "--system", "ok").stdout)
         self.assertEqual(system["usage"]["prompt_tokens"], 9)
-        self.assertEqual(len(rendered), 25)
 
     def test_chat_without_a_template_is_refused(self):
         model = chat_model(self.folder, template=None)
@@ -96,7 +95,7 @@ class Run(Case):
         (self.folder / "models/demo").mkdir(parents=True)
         chat_model(self.folder / "models/demo")
         copy = self.folder / "bin/nano-vllm"
-        copy.write_bytes(open(PROGRAM, "rb").read())
+        copy.write_bytes(Path(PROGRAM).read_bytes())
         copy.chmod(0o755)
         done = self.succeeds("run", "-n", "3", "--ignore-eos", program=str(copy), cwd="/")
         self.assertIn(b"prompt: Tell me a story about a little dog.\n", done.stderr)
@@ -161,9 +160,9 @@ class Chat(Case):
             time.sleep(0.3)  # the parent makes the model
             os.execve(PROGRAM, words, {**os.environ, **self.state()})
         self.model()
-        self.expect(terminal, b">>> ")
+        self.expect(terminal, b">>>")
         os.write(terminal, b"junk\x03Hello\r")  # Ctrl-C clears the line
-        self.expect(terminal, b">>> ")
+        self.expect(terminal, b">>>")
         os.write(terminal, b"\x04")
         self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 0)
         history = (self.folder / "state/nano-vllm/history").read_text()
@@ -172,7 +171,7 @@ class Chat(Case):
 
     def expect(self, terminal, what, seconds=20):
         seen, end = b"", time.monotonic() + seconds
-        while not seen.rstrip(b"\x1b[K").endswith(what.rstrip()):
+        while not seen.rstrip(b"\x1b[K \r\n").endswith(what):
             left = end - time.monotonic()
             self.assertGreater(left, 0, seen)
             if select.select([terminal], [], [], left)[0]:
@@ -200,8 +199,10 @@ class Tokens(Case):
         self.assertEqual(self.succeeds("tokenize", "--no-bos", "-m", BYTES_GGUF).stdout, b"\n")
         self.assertEqual(self.succeeds("detokenize", "-m", BYTES_GGUF).stdout, b"")
 
-    def test_id_outside_the_vocabulary_is_refused(self):
-        self.fails(1, "detokenize", "-m", BYTES_GGUF, stdin=b"5 100000", says="100000")
+    def test_id_without_a_token_has_no_text(self):
+        """Models round their vocabulary up, so such ids do come out of them."""
+        texts = {self.succeeds("detokenize", "-m", BYTES_GGUF, stdin=ids).stdout for ids in (b"70", b"70 100000")}
+        self.assertEqual(len(texts), 1)
 
     def test_tokenizer_file_alone_is_enough(self):
         chat_model(self.folder)
