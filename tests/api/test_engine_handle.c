@@ -195,6 +195,60 @@ static void score_equals_the_log_probabilities_of_the_stream(void **state)
     nvllm_engine_close(e);
 }
 
+static void prompt_logprobs_come_first_and_equal_the_score(void **state)
+{
+    (void)state;
+    nvllm_engine *e = open_engine(2);
+    nvllm_request q = base_request();
+    int32_t ids[100];
+    float scores[100];
+    for (int i = 0; i < 100; i++) ids[i] = 1 + i % 90;
+    q.text = NULL;
+    q.ids = ids;
+    q.n_ids = 100;
+    q.prompt_logprobs = true;
+    q.max_tokens = 2;
+    assert_int_equal(nvllm_score(e, ids, 100, scores, NULL), NVLLM_OK);
+    for (int again = 0; again < 2; again++) { /* the second time the prompt's pages are in the prefix cache */
+        nvllm_event event = {0};
+        int prompt = 0, tokens = 0;
+        assert_int_equal(nvllm_submit(e, &q, NULL, NULL), NVLLM_OK);
+        while (event.kind < NVLLM_EVENT_DONE && nvllm_poll(e, &event, 1, -1)) {
+            if (event.kind == NVLLM_EVENT_TOKEN) tokens++;
+            if (event.kind != NVLLM_EVENT_PROMPT) continue;
+            assert_int_equal(tokens, 0);
+            assert_int_equal(event.token, ids[prompt]);
+            assert_float_equal(event.logprob, scores[prompt], 0);
+            assert_int_equal(event.n_top, prompt ? 2 : 0);
+            if (prompt)
+                assert_true(event.top[0].logprob >= event.top[1].logprob &&
+                            event.top[0].logprob >= event.logprob);
+            prompt++;
+        }
+        assert_int_equal(prompt, 100);
+        assert_int_equal(tokens, 2);
+    }
+    nvllm_engine_close(e);
+}
+
+static void a_prompt_again_reports_its_cached_tokens(void **state)
+{
+    (void)state;
+    nvllm_engine *e = open_engine(2);
+    nvllm_request q = base_request();
+    int32_t ids[100];
+    for (int i = 0; i < 100; i++) ids[i] = 1 + i % 80;
+    q.text = NULL;
+    q.ids = ids;
+    q.n_ids = 100;
+    answer first = ask(e, &q), second = ask(e, &q);
+    assert_int_equal(first.last.usage.cached_tokens, 0);
+    assert_int_equal(second.last.usage.cached_tokens, 64);
+    assert_memory_equal(first.ids, second.ids, sizeof first.ids);
+    assert_int_equal(nvllm_engine_stats(e).prefix_hits, 64);
+    nvllm_engine_close(e);
+}
+
 static void submit_refuses_what_is_out_of_range_and_names_it(void **state)
 {
     (void)state;
@@ -265,6 +319,8 @@ int main(void)
         cmocka_unit_test(answers_do_not_depend_on_what_runs_beside_them),
         cmocka_unit_test(cancel_ends_a_request_and_others_go_on),
         cmocka_unit_test(score_equals_the_log_probabilities_of_the_stream),
+        cmocka_unit_test(prompt_logprobs_come_first_and_equal_the_score),
+        cmocka_unit_test(a_prompt_again_reports_its_cached_tokens),
         cmocka_unit_test(submit_refuses_what_is_out_of_range_and_names_it),
         cmocka_unit_test(a_full_queue_is_busy_and_close_with_work_left_leaks_nothing),
         cmocka_unit_test(engine_open_refuses_more_memory_or_context_than_there_is),
