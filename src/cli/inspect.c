@@ -11,22 +11,48 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEPTH_MAX = 8, COLUMNS_MAX = 16, CELL = 64 };
+enum { DEPTH_MAX = 8, COLUMNS_MAX = 16, CELL = 128 };
 
-/* Scalars as they are, [2, 3] without inner spaces, whatever else as JSON text; cut at CELL-1 bytes. */
-static void format_cell(char cell[CELL], const json_t *value)
+static void append(char cell[CELL], const char *text)
 {
+    size_t have = strlen(cell);
+    snprintf(cell + have, CELL - have, "%s", text);
+}
+
+/* One value in few letters, cut at CELL-1 bytes: a shape as [2,3], an object as its values without their names (true
+ * as the name, false as nothing), a list of objects separated by commas. */
+static void append_value(char cell[CELL], const char *name, json_t *value, int depth)
+{
+    const char *key;
+    json_t *item;
+    size_t i;
     if (json_is_string(value))
-        snprintf(cell, CELL, "%s", json_string_value(value));
-    else if (json_is_real(value))
-        snprintf(cell, CELL, "%.9g", json_real_value(value));
-    else if (!value)
-        cell[0] = 0;
-    else {
-        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-        snprintf(cell, CELL, "%s", text ? text : "");
+        append(cell, json_string_value(value));
+    else if (json_is_boolean(value) && name)
+        append(cell, json_is_true(value) ? name : "");
+    else if (json_is_object(value) && depth < DEPTH_MAX) {
+        json_object_foreach(value, key, item)
+        {
+            if (*cell && cell[strlen(cell) - 1] != ' ' && !json_is_false(item)) append(cell, " ");
+            append_value(cell, key, item, depth + 1);
+        }
+    } else if (json_is_array(value) && depth < DEPTH_MAX && json_is_object(json_array_get(value, 0))) {
+        json_array_foreach(value, i, item)
+        {
+            if (i) append(cell, ", ");
+            append_value(cell, NULL, item, depth + 1);
+        }
+    } else if (value) {
+        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(9));
+        append(cell, text ? text : "");
         free(text);
     }
+}
+
+static void format_cell(char cell[CELL], json_t *value)
+{
+    cell[0] = 0;
+    append_value(cell, NULL, value, 0);
 }
 
 /* Widest cell of a column, its heading included. */
@@ -43,32 +69,41 @@ static int column_width(const json_t *rows, const char *key)
     return (int)width;
 }
 
-static void print_rows(json_t *rows, int indent)
+typedef struct {
+    const char *key;
+    int width; /* as printf takes it: negative for text, which stands at the left */
+} column;
+
+static int find_columns(column columns[COLUMNS_MAX], json_t *rows)
 {
-    const char *keys[COLUMNS_MAX], *key;
-    int widths[COLUMNS_MAX], n = 0;
-    json_t *value, *row;
-    size_t i;
+    const char *key;
+    json_t *value;
+    int n = 0;
     json_object_foreach(json_array_get(rows, 0), key, value)
     {
         if (n == COLUMNS_MAX) break;
-        widths[n] = column_width(rows, key);
-        keys[n++] = key;
+        int width = column_width(rows, key);
+        columns[n++] = (column){key, json_is_number(value) ? width : -width};
     }
+    if (n && columns[n - 1].width < 0) columns[n - 1].width = 0; /* no blanks at the end of a line */
+    return n;
+}
+
+static void print_rows(json_t *rows, int indent)
+{
+    column columns[COLUMNS_MAX];
+    int n = find_columns(columns, rows);
+    size_t i;
+    json_t *row;
     printf("%*s", indent, "");
-    for (int c = 0; c + 1 < n; c++) printf("%-*s  ", widths[c], keys[c]);
-    if (n) puts(keys[n - 1]);
+    for (int c = 0; c < n; c++) printf("%*s%s", columns[c].width, columns[c].key, c + 1 < n ? "  " : "\n");
     json_array_foreach(rows, i, row)
     {
         printf("%*s", indent, "");
         for (int c = 0; c < n; c++) {
             char cell[CELL];
-            format_cell(cell, json_object_get(row, keys[c]));
-            bool right = json_is_number(json_object_get(row, keys[c]));
-            if (c + 1 == n)
-                printf("%s\n", cell);
-            else
-                printf(right ? "%*s  " : "%-*s  ", widths[c], cell);
+            format_cell(cell, json_object_get(row, columns[c].key));
+            printf("%*s%s", columns[c].width, cell, c + 1 < n ? "  " : "\n");
         }
     }
 }
