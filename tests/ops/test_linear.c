@@ -218,7 +218,7 @@ static void check_invariance(cpu_isa isa, dtype format, int32_t rows, int32_t co
     free_cpu(&one);
     for (int threads = 1; threads <= 3; threads++) {
         cpu_context cpu = make_cpu(isa, threads, MAX_T, cols);
-        for (int32_t T = 1; T <= 40; T++) check_step(&c, &cpu, T % 7, T, alone);
+        for (int32_t T = 1; T <= 40; T += threads == 1 ? 1 : 13) check_step(&c, &cpu, T % 7, T, alone);
         check_step(&c, &cpu, 0, 64, alone);
         check_step(&c, &cpu, 3, 64, alone);
         check_step(&c, &cpu, 0, MAX_T, alone);
