@@ -37,7 +37,8 @@ static void answer(const tokenizer *t, const char *text, size_t len, unsigned fl
     nvllm_status st = tokenizer_encode(t, text, len, flags, &ids, &count, &err);
     if (st == NVLLM_OK) st = tokenizer_decode(t, ids, count, flags, &whole, &err);
     if (st == NVLLM_OK) st = stream(t, ids, count, flags, &streamed, &err);
-    if (st == NVLLM_OK && (whole.len != streamed.len || (whole.len && memcmp(whole.data, streamed.data, whole.len))))
+    if (st == NVLLM_OK &&
+        (whole.len != streamed.len || (whole.len && memcmp(whole.data, streamed.data, whole.len))))
         st = error_set(&err, NVLLM_ERR_FORMAT, "the stream and the whole differ");
     if (st != NVLLM_OK) {
         fwrite("\xFF\xFF\xFF\xFF", 4, 1, stdout);

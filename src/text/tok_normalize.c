@@ -1,5 +1,6 @@
 /* Normalizers; see tok_normalize.h. */
 #include "text/tok_normalize.h"
+#include "text/tok_compose.h"
 #include "text/tok_json.h"
 #include "text/utf8.h"
 
@@ -111,14 +112,10 @@ static bool needs_composition(const buffer *text, unsigned char first)
 static nvllm_status compose(tok_work *w, buffer *text, tok_normalize_kind kind, nvllm_error *err)
 {
     if (!needs_composition(text, kind == TOK_NFC ? 0xCC : 0x80)) return NVLLM_OK;
-    int options = UTF8PROC_STABLE | UTF8PROC_COMPOSE | (kind == TOK_NFKC ? UTF8PROC_COMPAT : 0);
-    utf8proc_uint8_t *made = NULL;
-    utf8proc_ssize_t len = utf8proc_map((const utf8proc_uint8_t *)text->data, (utf8proc_ssize_t)text->len,
-                                        &made, (utf8proc_option_t)options);
-    if (len < 0) return error_set(err, NVLLM_ERR_MEMORY, "normalizing the text: %s", utf8proc_errmsg(len));
     buffer_clear(&w->spare);
-    buffer_append(&w->spare, made, (size_t)len);
-    free(made);
+    nvllm_status st = tok_compose(&w->spare, text->data, text->len,
+                                  kind == TOK_NFC ? TOK_COMPOSE_CANONICAL : TOK_COMPOSE_COMPATIBLE, err);
+    if (st != NVLLM_OK) return st;
     return tok_work_swap(w, text, err);
 }
 
@@ -185,8 +182,10 @@ static nvllm_status squeeze(tok_work *w, buffer *text, nvllm_error *err)
     size_t end = text->len;
     for (bool more = true; more;) { /* at the end the mark of a space counts as one */
         more = end && text->data[end - 1] == ' ';
-        if (more) end--;
-        else if ((more = end >= 3 && memcmp(text->data + end - 3, "\xE2\x96\x81", 3) == 0)) end -= 3;
+        if (more)
+            end--;
+        else if ((more = end >= 3 && memcmp(text->data + end - 3, "\xE2\x96\x81", 3) == 0))
+            end -= 3;
     }
     for (size_t i = 0; i < end; i++) {
         if (text->data[i] == ' ' && (w->spare.len == 0 || w->spare.data[w->spare.len - 1] == ' ')) continue;
