@@ -88,6 +88,11 @@ NVLLM_API nvllm_status nvllm_tokenize(const nvllm_tokenizer *tokenizer, const ch
 NVLLM_API nvllm_status nvllm_detokenize(const nvllm_tokenizer *tokenizer, const int32_t *ids, size_t n_ids,
                                         unsigned flags, char **text, size_t *len, nvllm_error *err);
 
+/* The bytes that one token stands for inside a text: perhaps half a character, with the space it begins with.
+ * *bytes is NUL-terminated, *len long; an id without a token gives none. */
+NVLLM_API nvllm_status nvllm_token_bytes(const nvllm_tokenizer *tokenizer, int32_t id, char **bytes,
+                                         size_t *len, nvllm_error *err);
+
 /* ---- Model ------------------------------------------------------------------------------------------------- */
 
 typedef struct nvllm_model nvllm_model;

@@ -78,3 +78,20 @@ nvllm_status nvllm_detokenize(const nvllm_tokenizer *t, const int32_t *ids, size
     *len = n;
     return NVLLM_OK;
 }
+
+nvllm_status nvllm_token_bytes(const nvllm_tokenizer *t, int32_t id, char **bytes, size_t *len,
+                               nvllm_error *err)
+{
+    buffer b = {0};
+    nvllm_status st = tokenizer_token_bytes(t->tokenizer, id, &b, err);
+    size_t n = b.len;
+    char *made = st ? NULL : buffer_take(&b);
+    if (!st && !made) st = error_memory(err, n, "a token");
+    if (st) {
+        buffer_free(&b);
+        return st;
+    }
+    *bytes = made;
+    *len = n;
+    return NVLLM_OK;
+}

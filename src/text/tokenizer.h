@@ -70,6 +70,9 @@ nvllm_status tokenizer_encode(const tokenizer *t, const char *text, size_t len, 
 nvllm_status tokenizer_decode(const tokenizer *t, const int32_t *ids, size_t count, unsigned flags,
                               buffer *out, nvllm_error *err);
 
+/* Appends the bytes that one token stands for inside a text; they may be part of a character. No such id: none. */
+nvllm_status tokenizer_token_bytes(const tokenizer *t, int32_t id, buffer *out, nvllm_error *err);
+
 int32_t tokenizer_vocab_size(const tokenizer *t); /* all ids are below it; there may be holes */
 int32_t tokenizer_token_to_id(const tokenizer *t, const char *token, size_t len); /* -1: none */
 /* The token's string as the vocabulary has it, not NUL-terminated; NULL: no such id. Lives as long as t. */
