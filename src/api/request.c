@@ -157,7 +157,9 @@ static nvllm_status fill(request *r, const nvllm_model *m, const nvllm_request *
     r->sequence.top_logprobs = from->logprobs;
     r->sequence.priority = from->priority;
     st = take_prompt_logprobs(r, from, err);
-    return st ? st : text_stream_open(&r->stream, model_text_of(m)->handle.tokenizer, from, err);
+    if (!st) st = text_stream_open(&r->stream, model_text_of(m)->handle.tokenizer, from, err);
+    if (!st) text_stream_continue(&r->stream, r->prompt, r->sequence.n_prompt);
+    return st;
 }
 
 nvllm_status request_new(request **out, const nvllm_model *m, const nvllm_request *from, int32_t context,

@@ -46,6 +46,43 @@ void text_stream_close(text_stream *s)
     *s = (text_stream){0};
 }
 
+/* Feeds the end of the prompt; what comes out of the detokenizer is dropped, what it holds back stays in it. */
+static void feed_prompt(text_stream *s, const int32_t *prompt, int32_t n_prompt)
+{
+    /* Tokens: more than a character's bytes, and past the special tokens at a prompt's end. */
+    const int32_t reach = 16;
+    for (int32_t i = n_prompt > reach ? n_prompt - reach : 0; i < n_prompt; i++)
+        if (detokenizer_push(s->detokenizer, prompt[i], &s->held, NULL)) s->failed = true;
+    buffer_clear(&s->held);
+}
+
+static bool begins_character(char c)
+{
+    return ((unsigned char)c & 0xc0) != 0x80;
+}
+
+void text_stream_continue(text_stream *s, const int32_t *prompt, int32_t n_prompt)
+{
+    if (!s->detokenizer) return;
+    feed_prompt(s, prompt, n_prompt);
+    /* What is held back now (a run of byte tokens) comes out with the answer: count it, and begin again. */
+    if (detokenizer_finish(s->detokenizer, &s->held, NULL)) s->failed = true;
+    for (size_t i = 0; i < s->held.len; i++) s->skip += begins_character(s->held.data[i]);
+    feed_prompt(s, prompt, n_prompt);
+}
+
+static void drop_prompt(text_stream *s)
+{
+    size_t at = 0;
+    for (; s->skip && at < s->held.len; s->skip--) {
+        at++;
+        while (at < s->held.len && !begins_character(s->held.data[at])) at++;
+    }
+    if (at == 0) return;
+    memmove(s->held.data, s->held.data + at, s->held.len - at);
+    s->held.len -= at;
+}
+
 /* The first stop string in the held text: its start, and its end in *end; NULL: none. */
 static const char *find_stop(const text_stream *s, const char **end)
 {
@@ -96,6 +133,7 @@ bool text_stream_push(text_stream *s, int32_t token, buffer *out)
 {
     if (!s->detokenizer || s->failed) return false;
     if (detokenizer_push(s->detokenizer, token, &s->held, NULL)) s->failed = true;
+    if (s->skip) drop_prompt(s);
     return pass_on(s, out, false);
 }
 
@@ -103,5 +141,6 @@ bool text_stream_finish(text_stream *s, buffer *out)
 {
     if (!s->detokenizer || s->failed || s->stopped) return false;
     if (detokenizer_finish(s->detokenizer, &s->held, NULL)) s->failed = true;
+    if (s->skip) drop_prompt(s);
     return pass_on(s, out, true);
 }

@@ -17,6 +17,7 @@ typedef struct {
     stop_list stop;
     bool include_stop;
     buffer held;  /* decoded, not yet passed on */
+    size_t skip;  /* characters at the front of what comes next that belong to the prompt */
     bool stopped; /* a stop string was met: nothing follows */
     bool failed;  /* out of memory: the text is not whole */
 } text_stream;
@@ -25,6 +26,10 @@ typedef struct {
 nvllm_status text_stream_open(text_stream *out, const tokenizer *t, const nvllm_request *request,
                               nvllm_error *err);
 void text_stream_close(text_stream *s);
+
+/* The answer goes on after these tokens of a prompt: what a decoder does at the beginning of a text (SentencePiece
+ * drops its first space) is not done to the answer. None of the prompt's text comes out. */
+void text_stream_continue(text_stream *s, const int32_t *prompt, int32_t n_prompt);
 
 /* Appends what is certain now to `out`; true: a stop string was met, and `out` ends the answer. */
 bool text_stream_push(text_stream *s, int32_t token, buffer *out);
