@@ -19,8 +19,7 @@
 enum {
     N = LINEAR_TILE_ROWS,
     TILE_TOKENS = 3, /* 12 accumulators of 16 registers */
-    STEP = 16,
-    PREFETCH = 8192 /* bytes ahead in a single stream of weights */
+    STEP = 16
 };
 
 /* Four accumulators, one per row, to their four sums. */
@@ -52,7 +51,7 @@ AVX2_INLINE void tile_pointers(tile *p, const linear_block *b, int32_t t, int32_
     for (int i = 0; i < N; i++)
         p->w[i] = b->w + b->w_stride * (size_t)(n + i < b->rows ? n + i : b->rows - 1);
     for (int j = 0; j < tokens; j++) p->x[j] = b->x + b->x_stride * (size_t)(t + j);
-    p->ahead = b->w_stride * N;
+    p->ahead = t > 0 ? 0 : b->w_stride * N; /* an earlier pass brought the block into the L2 cache */
 }
 
 AVX2_INLINE void prefetch(const uint8_t *p)
@@ -60,49 +59,54 @@ AVX2_INLINE void prefetch(const uint8_t *p)
     _mm_prefetch((const char *)p, _MM_HINT_T0);
 }
 
-/* ---- F32, F16, bf16 ---- */
+/* ---- F32, F16, bf16: the same tile, three ways to load weights ---- */
 
-typedef struct {
-    __m256 v[2];
-} float_pair;
+typedef __m256 load_half(const uint8_t *w, int half); /* eight of 16 weights */
 
-typedef float_pair load_pair(const uint8_t *w); /* 16 weights */
-
-AVX2_INLINE float_pair load_f32(const uint8_t *w)
+AVX2_INLINE __m256 load_f32(const uint8_t *w, int half)
 {
-    return (float_pair){{_mm256_loadu_ps((const float *)w), _mm256_loadu_ps((const float *)(w + 32))}};
+    return _mm256_loadu_ps((const float *)(w + 32 * half));
 }
 
-AVX2_INLINE float_pair load_f16(const uint8_t *w)
+AVX2_INLINE __m256 load_f16(const uint8_t *w, int half)
 {
-    return (float_pair){{_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)w)),
-                         _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(w + 16)))}};
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(w + 16 * half)));
 }
 
-AVX2_INLINE float_pair load_bf16(const uint8_t *w)
+AVX2_INLINE __m256 load_bf16(const uint8_t *w, int half)
 {
     __m256i words = _mm256_loadu_si256((const __m256i *)w);
-    __m256i odd = _mm256_and_si256(words, _mm256_set1_epi32((int)0xffff0000u));
-    return (float_pair){{_mm256_castsi256_ps(_mm256_slli_epi32(words, 16)), _mm256_castsi256_ps(odd)}};
+    if (half) words = _mm256_srli_epi32(words, 16); /* a mask would need a register */
+    return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
 }
 
-AVX2_INLINE void float_step(__m256 acc[][N], int i, float_pair w, const tile *p, int32_t k, int tokens)
+/* Adds 16 products to each accumulator; w: N pointers to 16 weights, x: the packed inputs at k. */
+AVX2_INLINE void float_step(__m256 acc[][N], const uint8_t *const w[N], const tile *p, int32_t k, int tokens,
+                            load_half load)
 {
-    for (int j = 0; j < tokens; j++) {
-        const float *x = (const float *)p->x[j] + k;
-        acc[j][i] = _mm256_fmadd_ps(_mm256_load_ps(x), w.v[0], acc[j][i]);
-        acc[j][i] = _mm256_fmadd_ps(_mm256_load_ps(x + 8), w.v[1], acc[j][i]);
+    for (int half = 0; half < 2; half++) {
+        __m256 x[TILE_TOKENS];
+        for (int j = 0; j < tokens; j++) x[j] = _mm256_load_ps((const float *)p->x[j] + k + 8 * half);
+        for (int i = 0; i < N; i++) {
+            __m256 v = load(w[i], half);
+            for (int j = 0; j < tokens; j++) acc[j][i] = _mm256_fmadd_ps(x[j], v, acc[j][i]);
+        }
     }
 }
 
-AVX2_INLINE float_pair load_tail(const uint8_t *w, size_t bytes, load_pair load)
+AVX2_INLINE void float_tail(__m256 acc[][N], const tile *p, int32_t k, size_t bytes, size_t size, int tokens,
+                            load_half load)
 {
-    uint8_t padded[STEP * sizeof(float)] = {0};
-    memcpy(padded, w, bytes);
-    return load(padded);
+    uint8_t padded[N][STEP * sizeof(float)] = {{0}};
+    const uint8_t *w[N];
+    for (int i = 0; i < N; i++) {
+        memcpy(padded[i], p->w[i] + size * (size_t)k, bytes);
+        w[i] = padded[i];
+    }
+    float_step(acc, w, p, k, tokens, load);
 }
 
-AVX2_INLINE void float_tile(const linear_block *b, int32_t t, int32_t n, int tokens, load_pair load,
+AVX2_INLINE void float_tile(const linear_block *b, int32_t t, int32_t n, int tokens, load_half load,
                             size_t size)
 {
     tile p;
@@ -111,25 +115,24 @@ AVX2_INLINE void float_tile(const linear_block *b, int32_t t, int32_t n, int tok
     tile_pointers(&p, b, t, n, tokens);
     for (int j = 0; j < tokens; j++)
         for (int i = 0; i < N; i++) acc[j][i] = _mm256_setzero_ps();
-    for (; k + STEP <= cols; k += STEP)
+    for (; k + STEP <= cols; k += STEP) {
+        const uint8_t *w[N];
         for (int i = 0; i < N; i++) {
-            const uint8_t *w = p.w[i] + size * (size_t)k;
-            prefetch(w + p.ahead);
-            float_step(acc, i, load(w), &p, k, tokens);
+            w[i] = p.w[i] + size * (size_t)k;
+            prefetch(w[i] + p.ahead);
         }
-    if (k < cols)
-        for (int i = 0; i < N; i++)
-            float_step(acc, i, load_tail(p.w[i] + size * (size_t)k, size * (size_t)(cols - k), load), &p, k,
-                       tokens);
+        float_step(acc, w, &p, k, tokens, load);
+    }
+    if (k < cols) float_tail(acc, &p, k, size * (size_t)(cols - k), size, tokens, load);
     for (int j = 0; j < tokens; j++) store_rows(b, t + j, n, sum_rows(acc[j]));
 }
 
-AVX2_INLINE void float_tiles(const linear_block *b, int32_t t, int tokens, load_pair load, size_t size)
+AVX2_INLINE void float_tiles(const linear_block *b, int32_t t, int tokens, load_half load, size_t size)
 {
     for (int32_t n = 0; n < b->rows; n += N) float_tile(b, t, n, tokens, load, size);
 }
 
-AVX2_INLINE void float_block(const linear_block *b, load_pair load, size_t size)
+AVX2_INLINE void float_block(const linear_block *b, load_half load, size_t size)
 {
     int32_t t = 0;
     for (; t + TILE_TOKENS <= b->T; t += TILE_TOKENS) float_tiles(b, t, TILE_TOKENS, load, size);

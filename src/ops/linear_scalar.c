@@ -21,6 +21,7 @@ enum {
 
 typedef float float4 __attribute__((vector_size(16)));
 typedef uint32_t word4 __attribute__((vector_size(16)));
+typedef int32_t int4 __attribute__((vector_size(16)));
 
 INLINE float sum_lanes(float4 a)
 {
@@ -46,65 +47,65 @@ INLINE void tile_pointers(tile *p, const linear_block *b, int32_t t, int32_t n, 
     for (int i = 0; i < N; i++)
         p->w[i] = b->w + b->w_stride * (size_t)(n + i < b->rows ? n + i : b->rows - 1);
     for (int j = 0; j < tokens; j++) p->x[j] = b->x + b->x_stride * (size_t)(t + j);
-    p->ahead = b->w_stride * N;
+    p->ahead = t > 0 ? 0 : b->w_stride * N; /* an earlier pass brought the block into the L2 cache */
 }
 
-/* ---- F32, F16, bf16 ---- */
+/* ---- F32, F16, bf16: the same tile, three ways to load weights ---- */
 
-typedef struct {
-    float4 v[2];
-} float_pair;
+typedef float4 load_half(const uint8_t *w, int half); /* four of 8 weights */
 
-typedef float_pair load_pair(const uint8_t *w); /* 8 weights */
-
-INLINE float_pair load_f32(const uint8_t *w)
+INLINE float4 load_f32(const uint8_t *w, int half)
 {
-    float_pair f;
-    memcpy(&f, w, sizeof f);
+    float4 f;
+    memcpy(&f, w + 16 * half, sizeof f);
     return f;
 }
 
-INLINE float_pair load_bf16(const uint8_t *w)
+INLINE float4 load_bf16(const uint8_t *w, int half)
 {
     word4 words;
     memcpy(&words, w, sizeof words);
-    return (float_pair){{(float4)(words << 16), (float4)(words & 0xffff0000u)}};
+    return (float4)(half ? words & 0xffff0000u : words << 16);
 }
 
 /* Exponent and mantissa moved into place are the value times 2^-112, also for subnormals; infinities and NaNs need
  * their exponent filled. */
-INLINE float4 widen_f16(word4 half)
+INLINE float4 load_f16(const uint8_t *w, int half)
 {
-    word4 sign = (half & 0x8000u) << 16, magnitude = (half & 0x7fffu) << 13;
-    word4 special = (word4)(magnitude >= 0x0f800000u) & 0x7f800000u;
+    word4 words;
+    memcpy(&words, w, sizeof words);
+    words = half ? words >> 16 : words;
+    word4 sign = (words & 0x8000u) << 16, magnitude = (words & 0x7fffu) << 13;
+    word4 special = (word4)((int4)magnitude >= 0x0f800000) & 0x7f800000u;
     word4 bits = (word4)((float4)magnitude * 0x1p112f);
     return (float4)(bits | special | sign);
 }
 
-INLINE float_pair load_f16(const uint8_t *w)
+/* Adds 8 products to each accumulator; w: N pointers to 8 weights, x: the packed inputs at k. */
+INLINE void float_step(float4 acc[][N], const uint8_t *const w[N], const tile *p, int32_t k, int tokens,
+                       load_half load)
 {
-    word4 words;
-    memcpy(&words, w, sizeof words);
-    return (float_pair){{widen_f16(words & 0xffffu), widen_f16(words >> 16)}};
+    for (int i = 0; i < N; i++)
+        for (int half = 0; half < 2; half++) {
+            float4 v = load(w[i], half);
+            for (int j = 0; j < tokens; j++)
+                acc[j][i] += v * ((const float4 *)(p->x[j] + sizeof(float) * (size_t)k))[half];
+        }
 }
 
-INLINE void float_step(float4 acc[][N], int i, float_pair w, const tile *p, int32_t k, int tokens)
+INLINE void float_tail(float4 acc[][N], const tile *p, int32_t k, size_t bytes, size_t size, int tokens,
+                       load_half load)
 {
-    for (int j = 0; j < tokens; j++) {
-        const float4 *x = (const float4 *)(p->x[j] + sizeof(float) * (size_t)k);
-        acc[j][i] += x[0] * w.v[0];
-        acc[j][i] += x[1] * w.v[1];
+    uint8_t padded[N][STEP * sizeof(float)] = {{0}};
+    const uint8_t *w[N];
+    for (int i = 0; i < N; i++) {
+        memcpy(padded[i], p->w[i] + size * (size_t)k, bytes);
+        w[i] = padded[i];
     }
+    float_step(acc, w, p, k, tokens, load);
 }
 
-INLINE float_pair load_tail(const uint8_t *w, size_t bytes, load_pair load)
-{
-    uint8_t padded[STEP * sizeof(float)] = {0};
-    memcpy(padded, w, bytes);
-    return load(padded);
-}
-
-INLINE void float_tile(const linear_block *b, int32_t t, int32_t n, int tokens, load_pair load, size_t size)
+INLINE void float_tile(const linear_block *b, int32_t t, int32_t n, int tokens, load_half load, size_t size)
 {
     tile p;
     float4 acc[TILE_TOKENS][N];
@@ -112,26 +113,25 @@ INLINE void float_tile(const linear_block *b, int32_t t, int32_t n, int tokens, 
     tile_pointers(&p, b, t, n, tokens);
     for (int j = 0; j < tokens; j++)
         for (int i = 0; i < N; i++) acc[j][i] = (float4){0};
-    for (; k + STEP <= cols; k += STEP)
+    for (; k + STEP <= cols; k += STEP) {
+        const uint8_t *w[N];
         for (int i = 0; i < N; i++) {
-            const uint8_t *w = p.w[i] + size * (size_t)k;
-            __builtin_prefetch(w + p.ahead);
-            float_step(acc, i, load(w), &p, k, tokens);
+            w[i] = p.w[i] + size * (size_t)k;
+            __builtin_prefetch(w[i] + p.ahead);
         }
-    if (k < cols)
-        for (int i = 0; i < N; i++)
-            float_step(acc, i, load_tail(p.w[i] + size * (size_t)k, size * (size_t)(cols - k), load), &p, k,
-                       tokens);
+        float_step(acc, w, &p, k, tokens, load);
+    }
+    if (k < cols) float_tail(acc, &p, k, size * (size_t)(cols - k), size, tokens, load);
     for (int j = 0; j < tokens; j++)
         for (int i = 0; i < N; i++) store_sum(b, t + j, n + i, sum_lanes(acc[j][i]));
 }
 
-INLINE void float_tiles(const linear_block *b, int32_t t, int tokens, load_pair load, size_t size)
+INLINE void float_tiles(const linear_block *b, int32_t t, int tokens, load_half load, size_t size)
 {
     for (int32_t n = 0; n < b->rows; n += N) float_tile(b, t, n, tokens, load, size);
 }
 
-INLINE void float_block(const linear_block *b, load_pair load, size_t size)
+INLINE void float_block(const linear_block *b, load_half load, size_t size)
 {
     int32_t t = 0;
     for (; t + TILE_TOKENS <= b->T; t += TILE_TOKENS) float_tiles(b, t, TILE_TOKENS, load, size);

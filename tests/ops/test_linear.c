@@ -2,13 +2,19 @@
  *
  * Bound of the comparison: each of the fewer than cols + 16 float32 additions of an output may be off by 2^-24 of the
  * partial sums' magnitude, which sum |x*w| bounds; in practice errors stay far below EPS_FACTOR * 2^-24 * that sum,
- * and a wrong or missing product of typical size lies far above it. */
+ * and a wrong or missing product of typical size lies far above it.
+ *
+ * `test_linear --perf [threads [rounds]]` measures instead: GB/s of weights with one token, GFLOP/s with 128, in the
+ * shapes of Qwen3-0.6B, beside the machine's limits. Best of many rounds, since neighbours only make one slower. */
+#define _GNU_SOURCE
 #include "base/half.h"
 #include "ops/linear.h"
 #include "ops/linear_kernels.h"
+#include "ops/probe.h"
 #include "support/test.h"
 
 #include <math.h>
+#include <time.h>
 
 enum { MAX_T = 128, OUT_PAD = 5 };
 
@@ -311,8 +317,97 @@ static void cpu_isa_names_parse_to_themselves(void **state)
     for (int kind = 0; kind < OP_COUNT; kind++) assert_non_null(op_name((op_kind)kind));
 }
 
-int main(void)
+/* ---- --perf ---- */
+
+enum { PERF_LAYERS = 6, PERF_SHAPES = 4, PERF_COLS_MAX = 3072, PERF_ROWS_MAX = 6144 };
+
+static const struct {
+    const char *name;
+    int32_t rows, cols;
+} perf_shapes[PERF_SHAPES] = {
+    {"qkv", 4096, 1024}, {"o", 1024, 2048}, {"gate_up", 6144, 1024}, {"down", 1024, 3072}};
+
+static double seconds(void)
 {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* All layers' weights lie one after the other at `data`, so that none is in a cache when its turn comes. */
+static void perf_format(const uint8_t *data, dtype format, int32_t T, const cpu_context *cpu, int rounds)
+{
+    float *in = random_floats((size_t)T * PERF_COLS_MAX), *out = random_floats((size_t)T * PERF_ROWS_MAX);
+    double best[PERF_SHAPES], bytes_all = 0.0, flop_all = 0.0, time_all = 0.0;
+    for (int s = 0; s < PERF_SHAPES; s++) best[s] = 1e9;
+    for (int r = 0; r < rounds; r++) {
+        const uint8_t *at = data;
+        for (int i = 0; i < PERF_LAYERS * PERF_SHAPES; i++) {
+            int s = i % PERF_SHAPES;
+            weight w = {format, perf_shapes[s].rows, perf_shapes[s].cols, at};
+            op_linear_args a = {
+                .out = out, .out_stride = w.rows, .in = in, .in_stride = w.cols, .T = T, .n_parts = 1};
+            a.part[0].w = &w;
+            double start = seconds();
+            op_linear_cpu(&a, cpu);
+            double t = seconds() - start;
+            if (t < best[s]) best[s] = t;
+            at += (size_t)w.rows * dtype_row_bytes(format, w.cols);
+        }
+    }
+    printf("%-6s %-4s T=%-3d", cpu_isa_name(cpu->isa), dtype_name(format), T);
+    for (int s = 0; s < PERF_SHAPES; s++) {
+        double bytes = (double)perf_shapes[s].rows * (double)dtype_row_bytes(format, perf_shapes[s].cols);
+        double flop = 2.0 * perf_shapes[s].rows * perf_shapes[s].cols * T;
+        printf("  %s %.1f GB/s %.0f GFLOP/s", perf_shapes[s].name, bytes / best[s] / 1e9,
+               flop / best[s] / 1e9);
+        bytes_all += bytes;
+        flop_all += flop;
+        time_all += best[s];
+    }
+    printf("  | all %.1f GB/s %.0f GFLOP/s\n", bytes_all / time_all / 1e9, flop_all / time_all / 1e9);
+    free(in);
+    free(out);
+}
+
+static int perf(int threads, int rounds)
+{
+    const int32_t T = 128;
+    size_t bytes = 0;
+    for (int s = 0; s < PERF_SHAPES; s++)
+        bytes += PERF_LAYERS * sizeof(float) * (size_t)perf_shapes[s].rows * (size_t)perf_shapes[s].cols;
+    uint8_t *data = malloc(bytes + 8);
+    if (!data) return 1;
+    memset(data, 0x3c, bytes + 8); /* finite in every format */
+    for (int isa = (int)cpu_isa_detect(); isa >= 0; isa--) {
+        cpu_context cpu = make_cpu((cpu_isa)isa, threads, T, PERF_COLS_MAX);
+        printf("%s, %d threads: memory %.1f GB/s, bf16 %.0f GFLOP/s at most\n", cpu_isa_name(cpu.isa),
+               threads, probe_memory_bandwidth(cpu.pool) / 1e9, probe_bf16_flops(cpu.pool, cpu.isa) / 1e9);
+        for (int format = 0; format < DTYPE_COUNT; format++) {
+            perf_format(data + 8, (dtype)format, 1, &cpu,
+                        rounds); /* + 8: aligned as safetensors guarantees */
+            perf_format(data + 8, (dtype)format, T, &cpu, rounds / 5 + 1);
+        }
+        free_cpu(&cpu);
+    }
+    free(data);
+    return 0;
+}
+
+static void probes_of_this_machine_find_plausible_limits(void **state)
+{
+    (void)state;
+    cpu_context cpu = make_cpu(cpu_isa_detect(), 1, 1, 32);
+    assert_true(probe_memory_bandwidth(cpu.pool) > 1e8);
+    for (int isa = 0; isa <= (int)cpu_isa_detect(); isa++)
+        assert_true(probe_bf16_flops(cpu.pool, (cpu_isa)isa) > 1e8);
+    free_cpu(&cpu);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && strcmp(argv[1], "--perf") == 0)
+        return perf(argc > 2 ? atoi(argv[2]) : thread_count_default(), argc > 3 ? atoi(argv[3]) : 20);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear_of_every_isa_and_format_is_close_to_the_reference),
         cmocka_unit_test(linear_output_of_a_token_is_the_same_bits_in_any_step),
@@ -320,6 +415,7 @@ int main(void)
         cmocka_unit_test(linear_q8_of_integers_is_exact_on_every_isa),
         cmocka_unit_test(linear_f16_special_weights_widen_exactly_on_every_isa),
         cmocka_unit_test(cpu_isa_names_parse_to_themselves),
+        cmocka_unit_test(probes_of_this_machine_find_plausible_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
