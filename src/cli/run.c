@@ -20,15 +20,19 @@ typedef struct {
     char last; /* the last byte written */
 } answer;
 
-/* The token's own text as a JSON string, whose bytes that are no UTF-8 became U+FFFD. */
+/* What the token stands for, as a JSON string; bytes that are half a character become U+FFFD. */
 static json_t *token_text(const nvllm_tokenizer *tokenizer, int32_t id)
 {
     char *text = NULL;
     size_t len = 0;
-    if (nvllm_detokenize(tokenizer, &id, 1, 0, &text, &len, NULL)) return json_null();
-    json_t *string = json_stringn(text, len);
+    json_t *string = NULL;
+    if (!nvllm_token_bytes(tokenizer, id, &text, &len, NULL)) string = json_stringn(text, len);
     nvllm_free(text);
-    return string;
+    text = NULL;
+    if (!string && !nvllm_detokenize(tokenizer, &id, 1, 0, &text, &len, NULL))
+        string = json_stringn(text, len);
+    nvllm_free(text);
+    return string ? string : json_null();
 }
 
 static json_t *token_json(const nvllm_tokenizer *tokenizer, int32_t id, float logprob)

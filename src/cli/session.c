@@ -152,7 +152,9 @@ static double per_second(double count, double ms)
 void print_speed(const generation *result)
 {
     const nvllm_usage *u = &result->usage;
-    fprintf(stderr, "prompt %d tokens, %.1f tok/s; generated %d tokens, %.1f tok/s\n", (int)u->prompt_tokens,
+    fprintf(stderr, "prompt %d tokens", (int)u->prompt_tokens);
+    if (u->cached_tokens) fprintf(stderr, " (%d from the cache)", (int)u->cached_tokens);
+    fprintf(stderr, ", %.1f tok/s; generated %d tokens, %.1f tok/s\n",
             per_second(u->prompt_tokens - u->cached_tokens, u->prompt_ms), (int)u->generated_tokens,
             per_second(u->generated_tokens - 1, u->generate_ms));
 }

@@ -1,4 +1,5 @@
 """Every command on tiny models: what comes out, and what is refused."""
+import fcntl
 import json
 import math
 import os
@@ -121,6 +122,19 @@ class Interrupt(Case):
         self.assertRegex(process.stderr.read().decode(), SPEED)
 
 
+    def test_second_ctrl_c_ends_the_program(self):
+        """It cannot end in peace: it waits for a reader of its stderr."""
+        process = self.started("--logprobs", "20")
+        fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+        process.stdout.read(1)
+        time.sleep(0.3)
+        for _ in range(2):
+            self.assertIsNone(process.poll())
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        self.assertEqual(process.wait(20), 130)
+
+
 class Chat(Case):
     def state(self):
         return {"XDG_STATE_HOME": str(self.folder / "state"), "NO_COLOR": "1", "TERM": "xterm"}
@@ -144,6 +158,10 @@ class Chat(Case):
 
     def test_invalid_utf8_in_a_line(self):
         self.fails(1, "chat", "-m", self.model(), stdin=b"a\xff\n", says="byte 1 (0xff)")
+
+    def test_conversation_reads_its_beginning_from_the_cache(self):
+        done = self.succeeds("chat", "-m", self.model(), "-n", "3", "--ignore-eos", stdin=b"a" * 100 + b"\nHi\n/stats\n")
+        self.assertRegex(done.stderr, rb"prompt \d+ tokens \(\d+ from the cache\)")
 
     def test_clear_forgets_and_unknown_commands_are_named(self):
         saved = self.folder / "saved.json"
