@@ -19,9 +19,10 @@
 #include <stdbool.h>
 #include <string.h>
 
-#define MAX_QUERIES    96 /* of a block; its queries, scores and sums stay within L2 */
-#define TILE_QUERIES   12 /* the smallest block, and the rows that one kernel call shares a range for */
-#define ITEMS_A_THREAD 4  /* work items wanted per thread, for balance */
+#define MAX_QUERIES    96     /* of a block; its queries, scores and sums stay within L2 */
+#define TILE_QUERIES   12     /* the smallest block, and the rows that one kernel call shares a range for */
+#define INLINE_WORK    200000 /* multiply-adds, ~10 us: below them a join costs more than it saves */
+#define ITEMS_A_THREAD 4      /* work items wanted per thread, for balance */
 
 static const attention_kernels *const kernels[ISA_COUNT] = {
     &attention_kernels_scalar, &attention_kernels_avx2, &attention_kernels_avx512};
@@ -406,13 +407,23 @@ static int64_t plan(attention_job *job, const cpu_context *cpu)
     return count_items(job);
 }
 
+/* Multiply-adds of the step, about. */
+static int64_t work_of(const op_attention_args *a)
+{
+    int64_t positions = 0;
+    for (int32_t r = 0; r < a->R; r++)
+        positions += (int64_t)(a->row_start[r + 1] - a->row_start[r]) * a->kv_len[r];
+    return 2 * positions * a->H * a->kv.C;
+}
+
 void op_attention_cpu(const op_attention_args *a, const cpu_context *cpu)
 {
     if (a->T == 0) return;
     attention_job job = {
         .args = a, .kernels = kernels[cpu->isa], .group = a->H / a->kv.K, .padded = round_up(a->kv.C)};
     int64_t items = plan(&job, cpu);
-    thread_pool_run(cpu->pool, items, 1, attend_items, &job);
+    int64_t grain = work_of(a) < INLINE_WORK ? items : 1;
+    thread_pool_run(cpu->pool, items, grain, attend_items, &job);
     if (job.parts) thread_pool_run(cpu->pool, a->T, 1, merge_items, &job);
 }
 
