@@ -1,7 +1,8 @@
 /* Oniguruma (Ruby syntax) -> PCRE2: the constructs that both spell alike but read differently.
  *
  *   \s \S      White_Space; PCRE2's also matches U+180E
- *   \w \W      Alphabetic, marks, Nd, Pc; PCRE2 10.42's is letters, numbers and the underscore
+ *   \w \W      Alphabetic, marks, Nd, Pc, and Latin-1's superscripts and fractions; PCRE2 10.42's is letters,
+ *              numbers and the underscore; \b and \B follow
  *   \h \H      a hexadecimal digit; in PCRE2 a horizontal space
  *   \v         the vertical tab; in PCRE2 a class
  *   \uHHHH     a code point; PCRE2 wants \x{HHHH}
@@ -16,7 +17,8 @@
 /* Inside brackets; no class contains another. U+180E is not a space. */
 #define SPACE_SET                                                                                            \
     "\\t-\\r \\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}"
-#define WORD_SET "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define WORD_SET "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
+#define WORD     "[" WORD_SET "]"
 
 typedef struct {
     const char *at, *end;
@@ -82,11 +84,10 @@ static nvllm_status translate_escape(translation *t)
     case 'u': return put_code_point(t);
     default: break;
     }
-    if (isalpha((unsigned char)c) && !strchr("ntrfaedDpPxbBAzZ", c)) {
+    if (isalpha((unsigned char)c) && !strchr("ntrfaedDpPxAzZ", c)) {
         char what[] = {'\\', c, '\0'};
         return refuse(t, what);
     }
-    if (t->in_class && c == 'B') return refuse(t, "\\B inside a class");
     buffer_putc(t->out, '\\');
     buffer_putc(t->out, c);
     return NVLLM_OK;
