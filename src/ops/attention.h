@@ -5,6 +5,8 @@
  * Row r holds tokens row_start[r] .. row_start[r+1]-1 of the step; kv_len[r] counts the row's tokens, this step
  * included, so pos(t) = kv_len[r] - (row_start[r+1] - t). Its K and V are in the pool before the op runs.
  * Position j lies in page pages[r*P + j/S], slot j % S. Pages are [K, S, C]: one head's part is contiguous.
+ * C is even and at most 256, H a multiple of K, S any number >= 1, R at most T (a row may be empty). Pages are read
+ * only for positions that some token of the step sees: entries below every window, or past kv_len, may be anything.
  * Dot products, softmax statistics and sums in float32. Batch invariance as in linear.h: a token's result depends
  * on its own row's history only, whatever chunk of the prompt it was computed in. */
 #ifndef NVLLM_OPS_ATTENTION_H
@@ -46,7 +48,8 @@ void op_kv_write_cpu(const op_kv_write_args *a, const cpu_context *cpu);
 void op_attention_ref(const op_attention_args *a);
 void op_attention_cpu(const op_attention_args *a, const cpu_context *cpu);
 
-/* Scratch that op_attention_cpu needs. */
+/* Scratch that op_attention_cpu needs for steps of up to T tokens and rows of up to max_context positions. With less
+ * than this, down to one worker's share each, long rows are not split over threads; results are the same. */
 size_t op_attention_scratch(int32_t T, int32_t H, int32_t C, int32_t max_context, int threads);
 
 #endif

@@ -4,7 +4,9 @@
  * negative), presence and frequency penalties (output only), then greedy if temperature == 0; else temperature,
  * min-p, top-k, top-p (smallest set whose mass reaches p; ties by lower token id first), and one draw.
  * The random number is a pure function of (seed, step): a sequence's text does not depend on its neighbours.
- * Log-probabilities are log-softmax of the raw logits, before penalties and temperature. */
+ * Log-probabilities are log-softmax of the raw logits, before penalties and temperature.
+ * NaN logits count as -infinity; token ids outside [0, V) in counts, bias and banned are passed over. Parameters are
+ * finite and in the ranges below: the caller has checked them. */
 #ifndef NVLLM_OPS_SAMPLE_H
 #define NVLLM_OPS_SAMPLE_H
 
@@ -49,7 +51,7 @@ typedef struct {
     int32_t n_bias;
     const int32_t *banned; /* tokens that may not be drawn now (min_tokens: the EOS ids) */
     int32_t n_banned;
-    void *scratch; /* sample_scratch(V) bytes */
+    void *scratch; /* sample_scratch(V) bytes, 8-byte aligned */
 } sample_args;
 
 int32_t sample_token(const sample_args *a);
