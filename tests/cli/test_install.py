@@ -2,10 +2,7 @@
 import os
 import subprocess
 
-from program import BUILD, BYTES_GGUF, LIBRARY, SOURCE, Case, chat_model, main, run
-
-SANITIZED = "NVLLM_SANITIZE:BOOL=ON" in (BUILD / "CMakeCache.txt").read_text() if (BUILD / "CMakeCache.txt").exists() else False
-
+from program import BUILD, BYTES_GGUF, LIBRARY, SANITIZED, SOURCE, Case, chat_model, main, run
 
 class Install(Case):
     def test_library_exports_nvllm_only(self):

@@ -3,7 +3,7 @@ import json
 import lzma
 import time
 
-from program import SHARED, Case, main
+from program import SANITIZED, SHARED, Case, main
 
 HF = SHARED / "stories260k/hf"
 GGUF = SHARED / "stories260k/stories260K.gguf"
@@ -40,6 +40,8 @@ class Stories(Case):
     def test_first_token_comes_within_30_ms(self):
         """The best of several, since other tests may run beside this one."""
         self.need(HF)
+        if SANITIZED:
+            self.skipTest("sanitizers take their time")
         for model in (HF, GGUF):
             best = 1.0
             for _ in range(20):
@@ -47,6 +49,15 @@ class Stories(Case):
                 self.succeeds("run", "-m", model, "--raw", "-p", "", "-n", "1", "--temperature", "0")
                 best = min(best, time.perf_counter() - start)
             self.assertLess(best, 0.030)
+
+    def test_memory_is_weights_and_cache_and_little_more(self):
+        self.need(HF)
+        if SANITIZED:
+            self.skipTest("sanitizers take their memory")
+        for model in (HF, GGUF):
+            done = json.loads(self.succeeds("bench", "-m", model, "--reps", "1", "--json").stdout)
+            cost = done["cost"]
+            self.assertLess(cost["peak_rss_bytes"], done["model"]["weight_bytes"] + cost["kv_bytes"] + (64 << 20))
 
 
 if __name__ == "__main__":
