@@ -1,0 +1,202 @@
+/* Tokenizers built from a GGUF's arrays: the same ids as from tokenizer.json, and unknown names refused. */
+#include "support/test.h"
+#include "text/tokenizer.h"
+
+#include <jansson.h>
+
+#define MAX_TOKENS 600
+
+static tokenizer_text text_of(const char *s)
+{
+    return (tokenizer_text){s, strlen(s)};
+}
+
+/* The llama3 fixture's vocabulary, added tokens and merges as a GGUF has them; strings live in `doc`. */
+typedef struct {
+    tokenizer_text token[MAX_TOKENS], merge[MAX_TOKENS];
+    int32_t type[MAX_TOKENS];
+    tokenizer_spec spec;
+} arrays;
+
+static void fill(arrays *a, json_t *doc)
+{
+    json_t *model = json_object_get(doc, "model"), *value;
+    const char *key;
+    size_t i;
+    json_object_foreach(json_object_get(model, "vocab"), key, value)
+    {
+        a->token[json_integer_value(value)] = text_of(key);
+        a->type[json_integer_value(value)] = TOKENIZER_NORMAL;
+        a->spec.token_count++;
+    }
+    json_array_foreach(json_object_get(doc, "added_tokens"), i, value)
+    {
+        json_int_t id = json_integer_value(json_object_get(value, "id"));
+        if ((size_t)id >= a->spec.token_count) a->spec.token_count = (size_t)id + 1;
+        a->token[id] = text_of(json_string_value(json_object_get(value, "content")));
+        a->type[id] =
+            json_is_true(json_object_get(value, "special")) ? TOKENIZER_CONTROL : TOKENIZER_USER_DEFINED;
+    }
+    json_array_foreach(json_object_get(model, "merges"), i, value)
+    {
+        a->merge[a->spec.merge_count++] = text_of(json_string_value(value));
+    }
+    a->spec.model = "gpt2";
+    a->spec.tokens = a->token;
+    a->spec.types = a->type;
+    a->spec.merges = a->merge;
+    a->spec.bos_id = 1;
+    a->spec.eos_id = 2;
+    a->spec.unk_id = -1;
+    a->spec.add_bos = a->spec.add_eos = true;
+}
+
+static void check_text(const tokenizer *json, const tokenizer *gguf, const char *text, size_t len)
+{
+    const unsigned flags = TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL;
+    int32_t *a, *b;
+    size_t a_count, b_count;
+    buffer a_text = {0}, b_text = {0};
+    assert_int_equal(tokenizer_encode(json, text, len, flags, &a, &a_count, NULL), NVLLM_OK);
+    assert_int_equal(tokenizer_encode(gguf, text, len, flags, &b, &b_count, NULL), NVLLM_OK);
+    assert_int_equal(a_count, b_count);
+    assert_memory_equal(a, b, a_count * sizeof *a);
+    assert_int_equal(tokenizer_decode(json, a, a_count, TOKENIZER_SKIP_SPECIAL, &a_text, NULL), NVLLM_OK);
+    assert_int_equal(tokenizer_decode(gguf, a, a_count, TOKENIZER_SKIP_SPECIAL, &b_text, NULL), NVLLM_OK);
+    assert_int_equal(a_text.len, b_text.len);
+    if (a_text.len) assert_memory_equal(a_text.data, b_text.data, a_text.len);
+    buffer_free(&a_text);
+    buffer_free(&b_text);
+    free(a);
+    free(b);
+}
+
+static void spec_of_gpt2_kind_gives_the_ids_of_tokenizer_json(void **state)
+{
+    (void)state;
+    json_t *file = json_load_file(TEST_FIXTURES "/tokenizers/llama3.json", JSON_ALLOW_NUL, NULL), *one;
+    assert_non_null(file);
+    static arrays a;
+    fill(&a, json_object_get(file, "tokenizer"));
+    a.spec.pre = "llama-bpe";
+    char *text = json_dumps(json_object_get(file, "tokenizer"), 0);
+    tokenizer *json, *gguf;
+    nvllm_error err = {0};
+    assert_int_equal(tokenizer_from_json(&json, text, strlen(text), &err), NVLLM_OK);
+    if (tokenizer_from_spec(&gguf, &a.spec, &err) != NVLLM_OK) fail_msg("%s", err.message);
+    size_t i, compared = 0;
+    json_array_foreach(json_object_get(file, "cases"), i, one)
+    {
+        const json_t *t = json_object_get(one, "text");
+        if (strstr(json_string_value(t), "<mask>"))
+            continue; /* GGUF keeps no lstrip, rstrip or single_word */
+        check_text(json, gguf, json_string_value(t), json_string_length(t));
+        compared++;
+    }
+    assert_true(compared > 15);
+    assert_int_equal(tokenizer_bos(gguf), 1);
+    assert_int_equal(tokenizer_eos(gguf), 2);
+    static const char *const names[] = {"default", "gpt-2", "llama3", "qwen2", "smollm", "tekken", "gpt-4o"};
+    for (i = 0; i < sizeof names / sizeof *names; i++) {
+        tokenizer *t;
+        a.spec.pre = names[i];
+        if (tokenizer_from_spec(&t, &a.spec, &err) != NVLLM_OK) fail_msg("%s: %s", names[i], err.message);
+        check_text(t, t, "Hello WORLD's 12345\n\n  x", 24);
+        tokenizer_close(t);
+    }
+    tokenizer_close(json);
+    tokenizer_close(gguf);
+    free(text);
+    json_decref(file);
+}
+
+static void spec_with_unknown_names_or_ids_is_refused(void **state)
+{
+    (void)state;
+    tokenizer_text tokens[] = {text_of("a"), text_of("b")};
+    tokenizer_spec good = {
+        .model = "gpt2", .tokens = tokens, .token_count = 2, .bos_id = -1, .eos_id = -1, .unk_id = -1};
+    tokenizer_spec s = good;
+    tokenizer *t;
+    nvllm_error err;
+    s.pre = "no-such-pre";
+    assert_int_equal(tokenizer_from_spec(&t, &s, &err), NVLLM_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "no-such-pre"));
+    s.pre = "gpt-2 gpt2";
+    assert_int_equal(tokenizer_from_spec(&t, &s, &err), NVLLM_ERR_UNSUPPORTED);
+    s = good;
+    s.model = "bert";
+    assert_int_equal(tokenizer_from_spec(&t, &s, &err), NVLLM_ERR_UNSUPPORTED);
+    s = good;
+    s.eos_id = 2;
+    assert_int_equal(tokenizer_from_spec(&t, &s, &err), NVLLM_ERR_FORMAT);
+    s = good;
+    s.token_count = 0;
+    assert_int_equal(tokenizer_from_spec(&t, &s, &err), NVLLM_ERR_FORMAT);
+    s = good;
+    s.model = "llama"; /* without scores */
+    assert_int_equal(tokenizer_from_spec(&t, &s, &err), NVLLM_ERR_FORMAT);
+    s = good;
+    tokenizer_text merge = text_of("a b"); /* "ab" is no token */
+    s.merges = &merge;
+    s.merge_count = 1;
+    assert_int_equal(tokenizer_from_spec(&t, &s, &err), NVLLM_ERR_FORMAT);
+    tokens[1] = text_of("\xFF");
+    assert_int_equal(tokenizer_from_spec(&t, &good, &err), NVLLM_ERR_FORMAT);
+    assert_null(t);
+}
+
+static void spec_of_llama_kind_merges_by_score_and_falls_back_to_bytes(void **state)
+{
+    (void)state;
+    static char names[256][8];
+    tokenizer_text tokens[263] = {text_of("<unk>"), text_of("<s>"), text_of("</s>"), text_of("\xE2\x96\x81"),
+                                  text_of("a"),     text_of("b"),   text_of("ab")};
+    int32_t types[263] = {TOKENIZER_UNKNOWN, TOKENIZER_CONTROL, TOKENIZER_CONTROL, 1, 1, 1, 1};
+    float scores[263] = {0};
+    for (int b = 0; b < 256; b++) {
+        snprintf(names[b], sizeof names[b], "<0x%02X>", (unsigned)b);
+        tokens[7 + b] = text_of(names[b]);
+        types[7 + b] = TOKENIZER_BYTE;
+    }
+    tokenizer_spec s = {.model = "llama",
+                        .tokens = tokens,
+                        .token_count = 263,
+                        .scores = scores,
+                        .types = types,
+                        .bos_id = 1,
+                        .eos_id = 2,
+                        .unk_id = 0,
+                        .add_bos = true,
+                        .add_space_prefix = true};
+    tokenizer *t;
+    int32_t *ids;
+    size_t count;
+    assert_int_equal(tokenizer_from_spec(&t, &s, NULL), NVLLM_OK);
+    const char text[] = "ab  \xC3\xA9</s>";
+    static const int32_t parsed[] = {1, 3, 6, 3, 3, 7 + 0xC3, 7 + 0xA9, 2};
+    assert_int_equal(tokenizer_encode(t, text, strlen(text), TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL,
+                                      &ids, &count, NULL),
+                     NVLLM_OK);
+    assert_int_equal(count, sizeof parsed / sizeof *parsed);
+    assert_memory_equal(ids, parsed, sizeof parsed);
+    buffer out = {0};
+    assert_int_equal(tokenizer_decode(t, ids, count, TOKENIZER_SKIP_SPECIAL, &out, NULL), NVLLM_OK);
+    assert_string_equal(out.data, "ab  \xC3\xA9");
+    buffer_free(&out);
+    free(ids);
+    assert_int_equal(tokenizer_encode(t, text, strlen(text), 0, &ids, &count, NULL), NVLLM_OK);
+    assert_int_equal(ids[6], 7 + '<'); /* </s> in a user's text is text */
+    free(ids);
+    tokenizer_close(t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(spec_of_gpt2_kind_gives_the_ids_of_tokenizer_json),
+        cmocka_unit_test(spec_with_unknown_names_or_ids_is_refused),
+        cmocka_unit_test(spec_of_llama_kind_merges_by_score_and_falls_back_to_bytes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
