@@ -1,5 +1,7 @@
 /* Tokenizers against the reference: our own fixtures (tools/make_tokenizer_fixtures.py), and the real ones with the
  * 46 strings of llama.cpp's vocabulary tests. Every decode is done whole and as a stream. */
+#define _POSIX_C_SOURCE 200809L /* popen */
+
 #include "support/test.h"
 #include "text/detokenizer.h"
 
