@@ -10,6 +10,7 @@
 enum {
     PAGE = 4096,
     BLOCK_PAGES = 65536, /* 256 MB, far more than any cache */
+    WINDOW_PAGES = 8192, /* read and timed at once: short enough to fit between two interruptions */
     GRAIN_PAGES = 64,
     PROBE_MS = 250,
     MULTIPLY_STEPS = 100000, /* per run: some 0.3 ms */
@@ -21,8 +22,8 @@ enum {
 typedef uint64_t line __attribute__((vector_size(64)));
 
 typedef struct {
-    uint8_t *block;
-    size_t prefetch; /* bytes ahead */
+    uint8_t *block, *window;
+    size_t prefetch;       /* bytes ahead */
     _Atomic uint64_t sink; /* keeps the compiler from dropping the loop */
 } read_job;
 
@@ -45,7 +46,7 @@ static void read_pages(void *arg, int64_t begin, int64_t end, int worker)
 {
     (void)worker;
     read_job *job = arg;
-    const uint8_t *p = job->block + begin * PAGE, *stop = job->block + end * PAGE;
+    const uint8_t *p = job->window + begin * PAGE, *stop = job->window + end * PAGE;
     line a = {0}, b = {0};
     for (; p < stop; p += 2 * sizeof(line)) {
         if (job->prefetch) {
@@ -68,9 +69,10 @@ double probe_memory_bandwidth(thread_pool *pool)
     double best = 0.0, start = seconds();
     for (int i = 0; i < 6 || seconds() - start < PROBE_MS * 1e-3; i++) {
         job.prefetch = prefetch[i % 3];
+        job.window = job.block + (size_t)(i % (BLOCK_PAGES / WINDOW_PAGES)) * WINDOW_PAGES * PAGE;
         double t = seconds();
-        thread_pool_run(pool, BLOCK_PAGES, GRAIN_PAGES, read_pages, &job);
-        double rate = (double)BLOCK_PAGES * PAGE / (seconds() - t);
+        thread_pool_run(pool, WINDOW_PAGES, GRAIN_PAGES, read_pages, &job);
+        double rate = (double)WINDOW_PAGES * PAGE / (seconds() - t);
         if (rate > best) best = rate;
     }
     free(job.block);
