@@ -6,7 +6,6 @@
 #include "api/engine_options.h"
 #include "api/event_queue.h"
 #include "api/request.h"
-#include "ops/probe.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -191,15 +190,10 @@ static void take_inbox(nvllm_engine *e)
 
 static void measure(nvllm_engine *e)
 {
-    const cpu_context *cpu = backend_cpu_context(e->backend);
-    nvllm_limits limits = {0};
     pthread_mutex_unlock(&e->lock);
-    if (cpu) {
-        limits.read_gb_per_s = probe_memory_bandwidth(cpu->pool) * 1e-9;
-        limits.bf16_gflops = probe_bf16_flops(cpu->pool, cpu->isa) * 1e-9;
-    }
+    backend_limits limits = backend_measure(e->backend);
     pthread_mutex_lock(&e->lock);
-    e->limits = limits;
+    e->limits = (nvllm_limits){limits.read_bytes_per_s * 1e-9, limits.bf16_flops * 1e-9};
     e->measuring = false;
     pthread_cond_broadcast(&e->news);
 }

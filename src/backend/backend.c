@@ -29,3 +29,8 @@ void backend_close(backend *b)
 {
     if (b) b->type->close(b);
 }
+
+backend_limits backend_measure(backend *b)
+{
+    return b->type->measure ? b->type->measure(b) : (backend_limits){0};
+}

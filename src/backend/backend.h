@@ -35,6 +35,11 @@ typedef struct {
 } backend_options;
 
 typedef struct {
+    double read_bytes_per_s; /* sustained, of the device's memory */
+    double bf16_flops;       /* of bf16 products with float32 sums */
+} backend_limits;
+
+typedef struct {
     const char *name;
     nvllm_status (*open)(backend **out, const backend_options *options, nvllm_error *err);
     void (*close)(backend *b);
@@ -44,6 +49,7 @@ typedef struct {
     /* Makes at least `bytes` of scratch available to the ops. */
     nvllm_status (*reserve_scratch)(backend *b, size_t bytes, nvllm_error *err);
     void (*op[OP_COUNT])(backend *b, const op_args *args);
+    backend_limits (*measure)(backend *b); /* NULL: nothing to measure */
 } backend_type;
 
 struct backend {
@@ -56,8 +62,8 @@ struct backend {
 nvllm_status backend_open(backend **out, const char *name, const backend_options *options, nvllm_error *err);
 void backend_close(backend *b);
 
-/* The CPU context of the CPU backend, for probes; NULL for other backends. */
-const cpu_context *backend_cpu_context(const backend *b);
+/* Measures the device for about a second; zeros where there is nothing to measure against. */
+backend_limits backend_measure(backend *b);
 
 extern const backend_type backend_cpu, backend_reference;
 

@@ -1,6 +1,7 @@
 /* The CPU backend: thread pool, scratch memory, and the fast kernel of every op. */
 #define _GNU_SOURCE
 #include "backend/backend.h"
+#include "ops/probe.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -100,6 +101,12 @@ static nvllm_status cpu_reserve_scratch(backend *b, size_t bytes, nvllm_error *e
     return NVLLM_OK;
 }
 
+static backend_limits cpu_measure(backend *b)
+{
+    const cpu_context *cpu = context(b);
+    return (backend_limits){probe_memory_bandwidth(cpu->pool), probe_bf16_flops(cpu->pool, cpu->isa)};
+}
+
 const backend_type backend_cpu = {
     .name = "cpu",
     .open = cpu_open,
@@ -107,6 +114,7 @@ const backend_type backend_cpu = {
     .alloc = cpu_alloc,
     .free = cpu_free,
     .reserve_scratch = cpu_reserve_scratch,
+    .measure = cpu_measure,
     .op = {[OP_EMBED] = run_embed,
            [OP_ROPE_TABLE] = run_rope_table,
            [OP_RMSNORM] = run_rmsnorm,
@@ -117,8 +125,3 @@ const backend_type backend_cpu = {
            [OP_SILU_MUL] = run_silu_mul,
            [OP_GATHER] = run_gather},
 };
-
-const cpu_context *backend_cpu_context(const backend *b)
-{
-    return b->type == &backend_cpu ? context(b) : NULL;
-}
