@@ -25,7 +25,7 @@ VOCAB = 4096
 # the pre-tokenizer of Qwen2 and Qwen3
 SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # share of tokens: books, generated story as plain text, generated story in chat, tale as plain text, tale in chat, questions
-MIXES = {"a": (0.22, 0.12, 0.42, 0.02, 0.02, 0.20), "b": (0.05, 0.06, 0.645, 0.01, 0.015, 0.22)}
+MIXES = {"a": (0.22, 0.12, 0.43, 0.015, 0.015, 0.20), "b": (0.05, 0.06, 0.66, 0.005, 0.005, 0.22)}
 KINDS = ("book", "story", "story_chat", "tale", "tale_chat", "question")
 SHARDS = 64
 

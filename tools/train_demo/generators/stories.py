@@ -4,6 +4,8 @@ A story keeps its world straight: a character has one name, one set of pronouns 
 thing the plot turns on stays the same thing. `story(rng, purpose)` returns a dict: text, subjects (phrases that it may be asked for by,
 without article unless it has one), words (three content words that it surely contains), hero (reference), about (short phrase).
 """
+import re
+
 from . import spin, words as W
 
 
@@ -44,11 +46,11 @@ CHILD_LOVES = ["play outside", "read books", "play with {his} friends", "look at
                "make new friends", "feed the birds", "swim in the lake", "ride a bike", "bake cookies", "build things"]
 
 
-def child(rng, gender=None):
-    girl = rng.random() < 0.5 if gender is None else gender == "girl"
+def child(rng, odd=False):
+    girl = rng.random() < 0.5
     pronouns = SHE if girl else HE
     name = rng.choice(W.GIRLS if girl else W.BOYS)
-    if rng.random() < 0.15:
+    if odd and rng.random() < 0.25:
         name = W.invented_name(rng)
     own = lambda text: spin.spin(text, rng, lambda _: pronouns[2])
     adjective = rng.choice(["little", "little", "young", "small", "", rng.choice(W.TRAITS), rng.choice(W.TRAITS) + " little"])
@@ -61,17 +63,17 @@ FEMALE = {"queen", "princess", "fairy", "witch", "mermaid", "hen", "cow", "doll"
 MALE = {"king", "prince", "wizard", "snowman", "rooster", "fisherman", "postman", "knight"}
 
 
-def being(rng, row, named=0.6):
-    """An animal, person, fantasy creature or machine from its row of the word lists."""
+def being(rng, row, named=0.6, odd=False):
+    """An animal, person, fantasy creature or machine from its row of the word lists; an odd one may have a word or name that nobody knows."""
     noun, home, love = row[0], row[1], row[3] if len(row) == 5 else row[-1]
-    if rng.random() < 0.08:
+    if odd and rng.random() < 0.2:
         noun, home = W.invented(rng), rng.choice(ANYWHERE)
     name = ""
     pronouns = SHE if noun in FEMALE else HE if noun in MALE else rng.choice([HE, SHE])
     person = row in W.PEOPLE
     if rng.random() < named:
         name = rng.choice((W.GIRLS if pronouns is SHE else W.BOYS) if person or rng.random() < 0.25 else W.PETNAMES)
-        if rng.random() < 0.15:
+        if odd and rng.random() < 0.25:
             name = W.invented_name(rng)
     elif not person and noun not in FEMALE | MALE and rng.random() < 0.3:
         pronouns = IT
@@ -81,11 +83,11 @@ def being(rng, row, named=0.6):
     return Character(noun, name, pronouns, rng.choice(adjectives), home, love)
 
 
-def hero(rng):
+def hero(rng, odd):
     kind = rng.choices(["child", "animal", "person", "fantasy", "machine"], [30, 36, 12, 13, 9])[0]
     if kind == "child":
-        return child(rng)
-    return being(rng, rng.choice({"animal": W.ANIMALS, "person": W.PEOPLE, "fantasy": W.FANTASY, "machine": W.MACHINES}[kind]))
+        return child(rng, odd)
+    return being(rng, rng.choice({"animal": W.ANIMALS, "person": W.PEOPLE, "fantasy": W.FANTASY, "machine": W.MACHINES}[kind]), odd=odd)
 
 
 STATIC = set("bridge fence gate tower windmill well path bench bush hill pond stream rock tree flower fountain barn shed cottage castle garden market river lake cave orchard haystack statue".split())
@@ -128,6 +130,7 @@ def elder(rng, main):
 
 OUTDOORS = [p for p in W.PLACES if p[0] not in W.SUITS["indoor"]]
 SAD = ["sad", "very sad", "worried", "upset", "unhappy", "lonely", "sad and tired", "gloomy"]
+GLAD = ["happy", "happy", "very happy", "glad", "cheerful", "proud and happy", "full of joy"]
 SKILLS = ["swim", "dance", "sing", "draw", "paint", "climb", "read", "write", "whistle", "bake", "juggle", "skip", "fly a kite", "ride a bike", "sew", "knit",
           "play the flute", "play the drum", "cook", "jump rope", "skate", "dive", "build a fire", "tie knots", "count", "race", "spin", "play chess"]
 
@@ -139,7 +142,8 @@ class Scene:
     """The values of the slots while one story is written."""
 
     def __init__(self, rng, plot, purpose):
-        self.rng, self.main = rng, hero(rng)
+        odd = purpose == "subject"  # unknown words teach copying from the prompt; elsewhere they would only be strange
+        self.rng, self.main = rng, hero(rng, odd)
         self.wishes = wishes = _wishes(rng, purpose)
         self.cast = {"h": self.main, "f": friend(rng, self.main), "e": elder(rng, self.main)}
         self.thing = rng.choice(W.SUITS[plot["suits"]])
@@ -148,7 +152,7 @@ class Scene:
         if plot["suits"] == "things" and wishes.get("noun") in W.THINGS and rng.random() < 0.6:
             self.thing, self.look = wishes["noun"], wishes.get("adj", self.look)
             self.weaves.remove("noun")
-        elif plot["suits"] == "things" and rng.random() < 0.07:
+        elif odd and plot["suits"] == "things" and rng.random() < 0.1:
             self.thing = W.invented(rng)
         while self.thing == self.main.noun or "noun" in self.weaves and self.thing == wishes["noun"]:
             self.thing = rng.choice(W.THINGS)
@@ -158,7 +162,7 @@ class Scene:
                       "food1": rng.choice(["cake", "soup", "pie", "bread", "jam"]),
                       "seen": rng.choice(["butterfly", "rabbit", "bird", "cat", "squirrel", "frog", "dog", "balloon", "ball"]),
                       "heavy": rng.choice(["heavy", "very heavy", "hard work", "a long way"])}
-        self.bad, self.good = rng.choice(SAD), rng.choice(W.GOOD)
+        self.bad, self.good = rng.choice(SAD), rng.choice(GLAD)
         if wishes.get("feel") in W.GOOD:
             self.good = wishes["feel"]
         elif "feel" in wishes:
@@ -168,8 +172,11 @@ class Scene:
         if "trait" in wishes:
             self.fixed["trait0"] = wishes["trait"]
         o1, o2 = rng.sample(["drum", "flute", "trumpet", "violin", "guitar", "piano", "whistle", "bell", "harp", "horn"], 2)
-        self.fixed.update({"color": rng.choice(W.COLORS), "o1": o1, "o2": o2, "x": W.anything(rng), "xadj": rng.choice(XADJ), "A": "A",
+        self.fixed.update({"color": rng.choice(W.COLORS), "o1": o1, "o2": o2, "x": W.anything(rng, odd), "xadj": rng.choice(XADJ), "A": "A",
                            "species": self.main.noun, "adjective": rng.choice(["old", "little", "young", "tired"] + W.TRAITS), "adjective0": rng.choice(W.TRAITS)})
+        self.fixed["color3"] = rng.choice(["blue", "green", "purple", "brown", "orange"])
+        while self.fixed["x"] in (self.main.noun, self.cast["f"].noun):
+            self.fixed["x"] = W.anything(rng, odd)
         while self.fixed["v0"] == wishes.get("verb"):
             self.fixed["v0"] = rng.choice(W.VERBS)
         rng.shuffle(self.weaves)
@@ -246,6 +253,25 @@ class Scene:
         return self.wishes.get(slot, "")
 
 
+_QUESTION = re.compile(r"(?:And |But |Oh, )?(?:What(?! an? | fun)|Who|Whose|Where|Why|How (?!nice|lovely|exciting)|Which|Is |Are |Do you|Do I|Does|Can |May I|May we|Will you|"
+                       r"Have you|Did |Should|Was it|Shall|Could|Would you)")
+_QUOTE = re.compile(r'"([^"\n]+)([,.?!])"( asked)?')
+
+
+def punctuate(text):
+    """The end of a quote after what it says: alternatives of one template may be questions or not."""
+    def fix(m):
+        said, mark, asked = m.group(1), m.group(2), m.group(3) or ""
+        last = re.split(r"[.!?] ", said)[-1]
+        if _QUESTION.match(last):
+            mark = "?"
+        elif mark == "?" and not re.search(r", (?:what|who|why|where|little one|or)\b", last):
+            follows = text[m.end():m.end() + 2]
+            mark, asked = ("," if asked or follows[1:].islower() else "."), " said" if asked else ""
+        return f'"{said}{mark}"{asked}'
+    return _QUOTE.sub(fix, text)
+
+
 def _wishes(rng, purpose):
     """Words to work in. Stories that will be asked for by words carry three or more; others stay free of them."""
     wishes = {}
@@ -254,7 +280,7 @@ def _wishes(rng, purpose):
     if rng.random() < 0.93:
         wishes["noun"] = rng.choice(rng.choice([W.SEEN, W.THINGS, W.THINGS]))
         if rng.random() < 0.04:
-            wishes["noun"] = W.anything(rng)
+            wishes["noun"] = W.anything(rng, True)
     if rng.random() < 0.9:
         wishes["verb"] = rng.choice(W.VERBS)
     kind = rng.choice(["adj", "adj", "adj", "feel", "feel", "trait", "trait", "dayadj"])
@@ -297,7 +323,7 @@ def _story(rng, purpose):
                                       f"This is a story about {theme}."])
     elif rng.random() < 0.3:
         paragraphs[-1] += scene.text(rng.choice(PARTS["end"]))
-    text = spin.tidy("\n\n".join(paragraphs))
+    text = punctuate(spin.tidy("\n\n".join(paragraphs)))
     return {"text": text, "subjects": _subjects(rng, scene, text, theme if themed else None), "words": _words(rng, scene, text),
             "hero": scene.main.ref, "about": scene.main.kinds[-1]}
 
@@ -329,7 +355,6 @@ def _subjects(rng, scene, text, theme):
 
 def _words(rng, scene, text):
     """Content words that occur in the text as they stand."""
-    import re
     present = set(re.findall(r"[a-z]+", text.lower()))
     wished = [w for w in scene.wishes.values() if w in present]
     spare = [w for w in (scene.thing, scene.main.noun, scene.look, scene.place, scene.fixed["v"], scene.fixed["day"], scene.bad, scene.good,
@@ -345,7 +370,7 @@ def fixed_story(rng, purpose):
     """A story about a thing that stands still: a tree, the moon, a clock, or any noun at all."""
     noun, home, love = rng.choice(W.FIXED)
     if rng.random() < 0.5:
-        noun, home = W.anything(rng), rng.choice(ANYWHERE)
+        noun, home = W.anything(rng, purpose == "subject"), rng.choice(ANYWHERE)
         love = rng.choice(["listen to the wind", "watch the children", "look at the sky", "feel the warm sun", "hear the birds", "dream of far places"])
     adjective = rng.choice(["old", "big", "little", "beautiful", "lonely", "bright", "small", "kind"])
     scene = Scene(rng, FIXED_SCENE, purpose)
@@ -363,7 +388,7 @@ def fixed_story(rng, purpose):
         return base(alias.get(slot, slot))
     scene.fill = fill
     body = rng.choice(FIXED_PLOTS)["body"]
-    text = spin.tidy("\n\n".join(scene.text(p + " ") for p in body))
+    text = punctuate(spin.tidy("\n\n".join(scene.text(p + " ") for p in body)))
     scene.look, scene.thing = adjective, noun
     return {"text": text, "subjects": [spin.articles(s) for s in (f"a {noun}", f"a {noun}", f"a {adjective} {noun}", f"a {noun} and a {c.noun}")],
             "words": _words(rng, scene, text), "hero": f"the {noun}", "about": spin.articles(f"a {adjective} {noun}")}

@@ -197,7 +197,7 @@ def singular_nouns(kinds):
 
 
 _UNFIT = set("""gun missile butcher urge luxury poverty fashion guilt shame attention idiot drunk cigarette beer wine corpse skeleton knife bomb prisoner
-today tonight tomorrow yesterday everybody nobody anybody moment while rest start half lots bit someone anyone thanks please okay""".split())
+war poison threat jailer weapon danger death blood today tonight tomorrow yesterday everybody nobody anybody moment while rest start half lots bit someone anyone thanks please okay""".split())
 
 
 def requests(story, rng, kinds):

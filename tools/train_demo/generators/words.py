@@ -55,14 +55,14 @@ def invented_name(rng):
 _SHORT = [w for w in dict.fromkeys(THINGS + SEEN) if w.isalpha() and len(w) <= 6 and w not in HELD_OUT]
 
 
-def anything(rng):
-    """Any noun at all: a known one, one of the tales, or an invented one; never one that evaluation keeps for itself."""
+def anything(rng, odd):
+    """Any noun at all: a known one, one of the tales, or (if odd) an invented one; never one that evaluation keeps for itself."""
     kind = rng.random()
     if kind < 0.35 and NOUNS:
         return rng.choice(NOUNS)
-    if kind < 0.55:
+    if kind < 0.55 or not odd:
         while True:
-            word = rng.choice(rng.choice([THINGS, SEEN, [a[0] for a in ANIMALS], [p[0] for p in PLACES], [m[0] for m in MACHINES]]))
+            word = rng.choice(rng.choice([THINGS, SEEN, [p[0] for p in PLACES], [m[0] for m in MACHINES]]))
             if not held_out(word):
                 return word
     return invented(rng)
