@@ -65,7 +65,7 @@ typedef struct {
     double least, most; /* OPTION_INTEGER and OPTION_REAL: accepted range */
 } cli_option;
 
-enum { CLI_TABLES_MAX = 6 };
+enum { CLI_TABLES_MAX = 8 };
 
 typedef struct {
     const char *name;
@@ -81,7 +81,8 @@ typedef struct {
 extern const cli_command cli_commands[];
 
 /* Tables that several commands share (options.c). */
-extern const cli_option options_model[], options_engine[], options_sampling[], options_common[];
+extern const cli_option options_model[], options_device[], options_context[], options_sampling[],
+    options_common[];
 
 /* Fills *args from argv (argv[0] is the command's name). Returns CLI_OK, or CLI_USAGE after printing why. */
 int options_parse(cli_args *args, const cli_command *command, int argc, char **argv);

@@ -40,15 +40,11 @@ static const cli_option options_bench[] = {
     {"reps", 'r', OPTION_INTEGER, AT(reps), "N",
      "repetitions; the median, least and most are printed (default 5)", 1, 1000},
     {"seed", 0, OPTION_INTEGER, AT(seed), "S", "of the random weights and prompts (default 0)", 0, 9e15},
-    {"threads", 't', OPTION_INTEGER, AT(threads), "N", "CPU threads (default: one per physical core)", 1,
-     1024},
-    {"device", 0, OPTION_TEXT, AT(device), "NAME", "auto, cpu, or reference (slow and plain)"},
-    {"isa", 0, OPTION_TEXT, AT(isa), "NAME",
-     "CPU instructions: scalar, avx2, avx512 (default: the best there are)"},
     {NULL},
 };
 
 static const cli_option options_perplexity[] = {
+    {"context", 'c', OPTION_INTEGER, AT(context), "N", "tokens of a window (default 512)", 4, INT32_MAX},
     {"file", 'f', OPTION_TEXT, AT(file), "FILE", "the text; - reads it from stdin"},
     {NULL},
 };
@@ -78,37 +74,34 @@ const cli_command cli_commands[] = {
      "answer one prompt",
      "[-m MODEL] [-p PROMPT|-] [options]",
      "Streams the answer to stdout; the last line on stderr tells the speed. Without -p it asks for a little "
-     "story. "
-     "Ctrl-C ends the answer early, twice ends the program.",
+     "story. Ctrl-C ends the answer early, twice ends the program.",
      NULL,
-     {options_model, options_run, options_sampling, options_engine, options_json, options_common},
+     {options_model, options_run, options_sampling, options_device, options_context, options_json,
+      options_common},
      command_run},
     {"chat",
      "talk with a model",
      "[-m MODEL] [options]",
      "Several turns in the terminal, with line editing and history; /help lists its commands. Ctrl-C ends an "
-     "answer. "
-     "Where stdin is not a terminal, each line is a turn.",
+     "answer. Where stdin is not a terminal, each line is a turn.",
      NULL,
-     {options_model, options_chat, options_sampling, options_engine, options_common},
+     {options_model, options_chat, options_sampling, options_device, options_context, options_common},
      command_chat},
     {"bench",
      "measure speed and memory",
      "[-m MODEL | --random-weights CONFIG] [options]",
      "Tokens per second of prompt and of generation, beside what this machine's memory and arithmetic allow. "
-     "Prompts are "
-     "random tokens. Times are end to end, from submission to event.",
+     "Prompts are random tokens. Times are end to end, from submission to event.",
      NULL,
-     {options_model, options_bench, options_json, options_common},
+     {options_model, options_bench, options_device, options_json, options_common},
      command_bench},
     {"perplexity",
      "score a text",
      "[-m MODEL] -f FILE [--context N]",
      "The text, tokenized once with its BOS, is cut into windows of N tokens; a last window that is not full "
-     "is dropped. "
-     "The first token of each is replaced by BOS, and the tokens after position N/2 are scored.",
+     "is dropped. The first token of each is replaced by BOS, and the tokens after position N/2 are scored.",
      NULL,
-     {options_model, options_perplexity, options_engine, options_json, options_common},
+     {options_model, options_perplexity, options_device, options_json, options_common},
      command_perplexity},
     {"tokenize",
      "text on stdin to token ids",

@@ -20,14 +20,18 @@ const cli_option options_model[] = {
     {NULL},
 };
 
-const cli_option options_engine[] = {
+const cli_option options_device[] = {
     {"threads", 't', OPTION_INTEGER, AT(threads), "N", "CPU threads (default: one per physical core)", 1,
      1024},
-    {"context", 'c', OPTION_INTEGER, AT(context), "N",
-     "tokens of prompt and answer together (default: the model's, at most 4096)", 1, INT32_MAX},
     {"device", 0, OPTION_TEXT, AT(device), "NAME", "auto, cpu, or reference (slow and plain)"},
     {"isa", 0, OPTION_TEXT, AT(isa), "NAME",
      "CPU instructions: scalar, avx2, avx512 (default: the best there are)"},
+    {NULL},
+};
+
+const cli_option options_context[] = {
+    {"context", 'c', OPTION_INTEGER, AT(context), "N",
+     "tokens of prompt and answer together (default: the model's, at most 4096)", 1, INT32_MAX},
     {NULL},
 };
 
@@ -38,8 +42,7 @@ const cli_option options_sampling[] = {
      "0 takes the likeliest token (default: the model's own settings, else 0)", 0, 1e6},
     {"top-p", 0, OPTION_REAL, AT(top_p), "P",
      "sample from the likeliest tokens that hold P of the probability", 0, 1},
-    {"top-k", 0, OPTION_INTEGER, AT(top_k), "K", "sample from the K likeliest tokens (0: all)", 0,
-     INT32_MAX},
+    {"top-k", 0, OPTION_INTEGER, AT(top_k), "K", "sample from the K likeliest tokens (0: all)", 0, INT32_MAX},
     {"min-p", 0, OPTION_REAL, AT(min_p), "P", "drop tokens below P times the likeliest one", 0, 1},
     {"repetition-penalty", 0, OPTION_REAL, AT(repetition_penalty), "R",
      "above 1 discourages tokens seen before", 1e-6, 1e6},

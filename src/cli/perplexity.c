@@ -136,8 +136,6 @@ int command_perplexity(const cli_args *args)
     size_t len;
     nvllm_model *model = NULL;
     if (!args->file) return report_usage("perplexity", "perplexity: -f FILE is missing");
-    if (args->context.given && args->context.value < 4)
-        return report_usage("perplexity", "perplexity: --context must be 4 at least");
     if (!read_text(&text, &len, args->file)) return CLI_FAILED;
     int rc = open_model(&model, args);
     if (!rc) {
