@@ -51,7 +51,7 @@ void bench_print_table(const bench_result *r)
     printf("memory    peak resident %.1f MB, KV cache %.1f MB, workspace %.1f MB\n",
            (double)r->peak_rss / 1e6, (double)r->engine.kv_bytes / 1e6,
            (double)r->engine.workspace_bytes / 1e6);
-    printf("runs      %d sequences, %d tokens in the cache before generation, median of %d\n\n",
+    printf("runs      batch of %d, %d tokens in the cache before generation, median of %d\n\n",
            (int)r->shape.batch, (int)r->shape.context, (int)r->shape.reps);
     printf("%-10s %6s  %10s  %10s  %10s\n", "", "tokens", "tok/s", "least", "most");
     print_row("prompt", r->shape.prompt, &r->prompt_rate);
