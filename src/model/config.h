@@ -16,7 +16,7 @@
 
 #define CONFIG_MAX_EOS      16
 #define CONFIG_MAX_LAYERS   512
-#define CONFIG_MAX_HEAD_DIM 16384
+#define CONFIG_MAX_HEAD_DIM 256 /* what the attention kernels take */
 
 typedef enum { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN } rope_scaling;
 

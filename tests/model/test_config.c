@@ -190,13 +190,13 @@ static void config_with_bad_field_is_refused_by_name(void **state)
         "config.json: hidden_size 64 is not a multiple of num_attention_heads 6, and there is no head_dim");
     check_refused("{\"head_dim\":15}", NVLLM_ERR_FORMAT,
                   "config.json: head_dim 15 is odd, but rotary embedding needs pairs");
-    check_refused("{\"head_dim\":0}", NVLLM_ERR_FORMAT, "config.json: head_dim 0 is not in 1..16384");
+    check_refused("{\"head_dim\":0}", NVLLM_ERR_FORMAT, "config.json: head_dim 0 is not in 1..256");
     check_refused("{\"num_key_value_heads\":-2}", NVLLM_ERR_FORMAT,
                   "config.json: num_key_value_heads -2 is not in 1..16384");
     check_refused("{\"num_attention_heads\":16384,\"head_dim\":128}", NVLLM_ERR_FORMAT,
                   "config.json: num_attention_heads 16384 times head_dim 128 is more than 1048576");
     check_refused("{\"hidden_size\":1048576,\"num_attention_heads\":2,\"head_dim\":null}", NVLLM_ERR_FORMAT,
-                  "config.json: head_dim 524288 is more than 16384");
+                  "config.json: head_dim 524288 is more than 256");
     check_refused("{\"rms_norm_eps\":0}", NVLLM_ERR_FORMAT, "config.json: rms_norm_eps 0 is not in 1e-20..1");
     check_refused("{\"rope_theta\":-10000.0}", NVLLM_ERR_FORMAT,
                   "config.json: rope_theta -10000 is not in 1.001..1e+15");

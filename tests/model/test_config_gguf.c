@@ -102,7 +102,7 @@ static void gguf_config_with_bad_key_is_refused_by_name(void **state)
     put_f32(&keys, "llama.rope.freq_base", -1);
     check_refused(&keys, NVLLM_ERR_FORMAT, "x.gguf: llama.rope.freq_base -1 is not in 1.001..1e+15");
     put_u32(&keys, "llama.attention.key_length", 0);
-    check_refused(&keys, NVLLM_ERR_FORMAT, "x.gguf: llama.attention.key_length 0 is not in 1..16384");
+    check_refused(&keys, NVLLM_ERR_FORMAT, "x.gguf: llama.attention.key_length 0 is not in 1..256");
     put_text(&keys, "llama.attention.key_length", "8");
     check_refused(&keys, NVLLM_ERR_FORMAT,
                   "x.gguf: key llama.attention.key_length is of type string, expected an unsigned integer");
