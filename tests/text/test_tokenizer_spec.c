@@ -191,12 +191,81 @@ static void spec_of_llama_kind_merges_by_score_and_falls_back_to_bytes(void **st
     tokenizer_close(t);
 }
 
+static void check_small(const tokenizer_spec *s, const char *text, const int32_t *want, size_t want_count)
+{
+    tokenizer *t;
+    int32_t *ids;
+    size_t count;
+    nvllm_error err = {0};
+    if (tokenizer_from_spec(&t, s, &err) != NVLLM_OK) fail_msg("%s", err.message);
+    assert_int_equal(tokenizer_encode(t, text, strlen(text), 0, &ids, &count, &err), NVLLM_OK);
+    assert_int_equal(count, want_count);
+    assert_memory_equal(ids, want, count * sizeof *ids);
+    free(ids);
+    tokenizer_close(t);
+}
+
+static void bpe_of_equal_pairs_merges_from_the_left(void **state)
+{
+    (void)state;
+    const tokenizer_text tokens[] = {text_of("a"), text_of("aa"), text_of("aaaa")};
+    const tokenizer_text merges[] = {text_of("a a"), text_of("aa aa")};
+    const tokenizer_spec s = {.model = "gpt2",
+                              .pre = "gpt-2",
+                              .tokens = tokens,
+                              .token_count = 3,
+                              .merges = merges,
+                              .merge_count = 2,
+                              .bos_id = -1,
+                              .eos_id = -1,
+                              .unk_id = -1};
+    char text[72] = {0};
+    int32_t want[20];
+    for (int count = 1; count <= 71; count += 2) { /* beyond 32 symbols the heap takes over from the scan */
+        size_t n = 0;
+        memset(text, 'a', (size_t)count);
+        for (int i = 0; i < count / 4; i++) want[n++] = 2;
+        if (count % 4 >= 2) want[n++] = 1;
+        want[n++] = 0;
+        check_small(&s, text, want, n);
+    }
+}
+
+static void spm_of_overlapping_pairs_takes_the_better_score(void **state)
+{
+    (void)state;
+    const tokenizer_text tokens[] = {text_of("<unk>"), text_of("a"),  text_of("b"),
+                                     text_of("c"),     text_of("ab"), text_of("bc")};
+    const int32_t types[] = {TOKENIZER_UNKNOWN, 1, 1, 1, 1, 1};
+    float scores[] = {0, 0, 0, 0, -1.5f, -2.5f};
+    const tokenizer_spec s = {.model = "llama",
+                              .tokens = tokens,
+                              .token_count = 6,
+                              .scores = scores,
+                              .types = types,
+                              .bos_id = -1,
+                              .eos_id = -1,
+                              .unk_id = 0};
+    static const int32_t left[] = {4, 3, 0, 1}, right[] = {1, 5, 0, 1};
+    check_small(&s, "abcxxa", left, 4); /* both x are one unknown token */
+    scores[4] = -3.5f;
+    check_small(&s, "abcxxa", right, 4);
+    scores[4] = 1.5f;
+    check_small(&s, "abcxxa", left, 4);
+    scores[4] = -2.5f;
+    check_small(&s, "abcxxa", left, 4); /* equal: from the left */
+    scores[5] = 2.5f;
+    check_small(&s, "abcxxa", right, 4);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(spec_of_gpt2_kind_gives_the_ids_of_tokenizer_json),
         cmocka_unit_test(spec_with_unknown_names_or_ids_is_refused),
         cmocka_unit_test(spec_of_llama_kind_merges_by_score_and_falls_back_to_bytes),
+        cmocka_unit_test(bpe_of_equal_pairs_merges_from_the_left),
+        cmocka_unit_test(spm_of_overlapping_pairs_takes_the_better_score),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
