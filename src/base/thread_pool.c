@@ -23,7 +23,7 @@
 
 enum {
     CACHE_LINE = 64,
-    CHUNKS_PER_THREAD = 16,  /* enough for balance, few enough for long streams of memory */
+    CHUNKS_PER_THREAD = 32,  /* the last ones may find the others idle: 1/64 of the loop, on average */
     SPINS_PER_CHECK = 128,   /* pauses between two looks at the clock */
     YIELD_AFTER_NS = 30000,  /* spin alone this long, then offer the core to others */
     SLEEP_AFTER_NS = 1500000 /* a worker without work this long sleeps */

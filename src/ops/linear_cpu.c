@@ -107,6 +107,7 @@ static void multiply_format(product *p, const cpu_context *cpu)
     int64_t tiles = 0, cost = (int64_t)dtype_row_bytes(p->format, p->cols) * LINEAR_TILE_ROWS * a->T;
     for (int i = 0; i < a->n_parts; i++)
         if (a->part[i].w->format == p->format) tiles += tile_count(a->part[i].w);
+    assert(p->cols > 0);
     p->kernel = kernel_of(cpu->isa, p->format);
     p->packed = cpu->scratch;
     p->packed_stride = stride_of_packed(p->kernel, p->cols);
