@@ -70,17 +70,19 @@ nvllm_status tok_merges_add(tok_model *m, const char *left, size_t left_len, con
 {
     char joined[512], *whole = joined;
     size_t len = left_len + right_len;
+    tok_vocab_prefetch(&m->vocab, tok_hash(right, right_len));
     int32_t a = tok_vocab_find(&m->vocab, left, left_len), b = tok_vocab_find(&m->vocab, right, right_len);
     if (a < 0) return missing(m, left, left_len, err);
     if (b < 0) return missing(m, right, right_len, err);
     if (len > sizeof joined && !(whole = malloc(len))) return error_memory(err, len, "a merge");
     if (left_len) memcpy(whole, left, left_len);
     if (right_len) memcpy(whole + left_len, right, right_len);
-    int32_t id = tok_vocab_find(&m->vocab, whole, len);
+    int32_t id = tok_vocab_find_near(&m->vocab, whole, len, m->last_joined + 1);
     nvllm_status st = id < 0 ? missing(m, whole, len, err) : NVLLM_OK;
     if (whole != joined) free(whole);
     if (st != NVLLM_OK) return st;
     if ((st = grow_merges(m, err)) != NVLLM_OK) return st;
+    m->last_joined = id;
     *merge_slot(m, (uint32_t)a, (uint32_t)b) =
         (tok_merge){(uint32_t)a, (uint32_t)b, m->merge_count++, (uint32_t)id};
     return NVLLM_OK;

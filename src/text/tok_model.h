@@ -27,6 +27,7 @@ typedef struct {
 
     tok_merge *merges; /* BPE: open addressing, at most half full */
     uint32_t merge_mask, merge_count;
+    int32_t last_joined; /* id that the last merge made */
 
     bool cut_at_mark; /* BPE, SPM: no token has a U+2581 behind another character (see tok_model_encode) */
 

@@ -137,6 +137,19 @@ int32_t tok_vocab_find(const tok_vocab *v, const char *piece, size_t len)
     return -1;
 }
 
+int32_t tok_vocab_find_near(const tok_vocab *v, const char *piece, size_t len, int32_t guess)
+{
+    size_t have_len;
+    const char *have = tok_vocab_piece(v, guess, &have_len);
+    if (have && have_len == len && memcmp(have, piece, len) == 0) return guess;
+    return tok_vocab_find(v, piece, len);
+}
+
+void tok_vocab_prefetch(const tok_vocab *v, uint64_t hash)
+{
+    if (v->slots) __builtin_prefetch(&v->slots[(uint32_t)hash & v->mask]);
+}
+
 const char *tok_vocab_piece(const tok_vocab *v, int32_t id, size_t *len)
 {
     if (id < 0 || (uint32_t)id >= v->size || v->piece[id].start == UINT32_MAX) return NULL;

@@ -36,6 +36,11 @@ void tok_vocab_free(tok_vocab *v);
 
 int32_t tok_vocab_find(const tok_vocab *v, const char *piece, size_t len); /* -1: none */
 
+/* The same where the id is probably `guess`: a list of merges makes the tokens in the order of their ids. */
+int32_t tok_vocab_find_near(const tok_vocab *v, const char *piece, size_t len, int32_t guess);
+/* Starts loading what a lookup of a piece with this hash reads first. */
+void tok_vocab_prefetch(const tok_vocab *v, uint64_t hash);
+
 /* The piece of an id, not NUL-terminated, valid as long as the vocabulary; NULL: no such id. */
 const char *tok_vocab_piece(const tok_vocab *v, int32_t id, size_t *len);
 
