@@ -23,6 +23,7 @@ static jv own_attribute(jinja_run *r, jv object, jv name)
         return found ? *found : jv_missing();
     }
     if (object.kind == JV_LOOP) return jinja_loop_attribute(r, object.as.loop, name);
+    if (object.kind == JV_MACRO && jv_string_equals(name, "name")) return jinja_macro_name(object.as.macro);
     bool unsafe = false;
     const jinja_builtin *method = jinja_method_find(object, name, &unsafe);
     if (unsafe) {
@@ -47,7 +48,7 @@ static jv string_at(jinja_run *r, const jv_string *s, size_t i)
 {
     uint32_t cp;
     if (s->chars == s->len) return jv_sub(r, s, i, i + 1);
-    if (!jr_charge(r, i / 64)) return jv_none();
+    if (!jr_charge(r, i / 32)) return jv_none();
     size_t at = jutf8_offset(s->data, s->len, i);
     return jv_sub(r, s, at, at + jutf8_decode(s->data + at, &cp));
 }
@@ -114,7 +115,7 @@ jv jv_get_path(jinja_run *r, jv object, jv path)
 
 /* --- slices ---------------------------------------------------------------------------------------------------- */
 typedef struct {
-    int64_t start, step;
+    int64_t start, stop, step;
     size_t n;
 } span;
 
@@ -148,6 +149,7 @@ static bool slice_span(jinja_run *r, jv start, jv stop, jv step, size_t length, 
     if (!slice_bound(r, start, n, low, high, by < 0 ? high : low, &from)) return false;
     if (!slice_bound(r, stop, n, low, high, by < 0 ? low : high, &to)) return false;
     out->start = from;
+    out->stop = to;
     out->step = by;
     out->n = 0;
     if (by > 0 && from < to) out->n = (size_t)((to - from - 1) / by + 1);
@@ -158,7 +160,7 @@ static bool slice_span(jinja_run *r, jv start, jv stop, jv step, size_t length, 
 static jv slice_string(jinja_run *r, const jv_string *s, span p)
 {
     if (p.n == 0) return jv_sub(r, s, 0, 0);
-    if (!jr_charge(r, s->len / 256)) return jv_none();
+    if (s->chars != s->len && !jr_charge(r, s->len / 16)) return jv_none();
     if (p.step == 1) {
         size_t from = (size_t)p.start, to = from + p.n;
         if (s->chars != s->len) {
@@ -194,13 +196,14 @@ static jv slice_range(jinja_run *r, const jv_range *g, span p)
 {
     jv_range *out = jr_alloc(r, 1, sizeof *out);
     if (!out) return jv_none();
-    int64_t step, reach;
-    if (__builtin_mul_overflow(g->step, p.step, &step) ||
-        __builtin_mul_overflow(step, (int64_t)p.n, &reach) ||
-        __builtin_add_overflow(g->start + p.start * g->step, reach, &reach)) {
-        return jr_error(r, "integer overflow in a slice of a range");
-    }
-    *out = (jv_range){.start = g->start + p.start * g->step, .stop = reach, .step = step, .n = p.n};
+    int64_t start, stop, step;
+    bool overflow = __builtin_mul_overflow(g->step, p.step, &step);
+    overflow = overflow || __builtin_mul_overflow(p.start, g->step, &start);
+    overflow = overflow || __builtin_add_overflow(start, g->start, &start);
+    overflow = overflow || __builtin_mul_overflow(p.stop, g->step, &stop);
+    overflow = overflow || __builtin_add_overflow(stop, g->start, &stop);
+    if (overflow) return jr_error(r, "integer overflow in a slice of a range");
+    *out = (jv_range){.start = start, .stop = stop, .step = step, .n = p.n};
     return (jv){.kind = JV_RANGE, .as.range = out};
 }
 

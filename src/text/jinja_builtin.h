@@ -43,6 +43,8 @@ bool jinja_test_apply(jinja_run *r, jv name, jv value, const jv_args *args);
 const jinja_builtin *jinja_method_find(jv object, jv name, bool *unsafe);
 jv jinja_loop_attribute(jinja_run *r, jinja_loop *loop, jv name); /* JV_MISSING: it has none of that name */
 
+jv jinja_macro_name(const jinja_macro *macro); /* None for the body of a call block */
+
 /* A global by name, or JV_MISSING. */
 jv jinja_global(jv name);
 

@@ -158,6 +158,11 @@ static void bind_rest(jinja_frame *f, const jinja_node *macro, const jv_args *ar
 static void bind_macro(jinja_frame *f, const jinja_node *macro, const jv_args *args)
 {
     size_t used = 0;
+    /* A default that names a parameter not yet bound finds it undefined, not the variable outside. */
+    for (size_t i = 0; i < macro->list2.n && !jr_failed(f->r); i++) {
+        jv name = macro->list2.items[i]->value;
+        jinja_assign_name(f->r, f->scope, name.as.s, jv_undefined_name(f->r, name));
+    }
     for (size_t i = 0; i < macro->list2.n && !jr_failed(f->r); i++) {
         jv value = macro_argument(f, macro->list2.items[i], i, args, &used);
         jinja_assign_name(f->r, f->scope, macro->list2.items[i]->value.as.s, value);
@@ -179,6 +184,11 @@ jv jinja_macro_call(jinja_run *r, const jinja_macro *macro, const jv_args *args)
     bind_macro(&f, macro->node, args);
     if (!jr_failed(r)) jinja_exec(&f, &macro->node->list);
     return text_value(r, &t);
+}
+
+jv jinja_macro_name(const jinja_macro *macro)
+{
+    return macro->node->value.kind == JV_STRING ? macro->node->value : jv_none();
 }
 
 /* --- loops --------------------------------------------------------------------------------------------------------- */

@@ -94,8 +94,28 @@ static void put_lower(jinja_run *r, jinja_text *t, const jv_string *s, size_t at
     }
 }
 
+/* Changes the letters first..first+25 by `offset`; for strings of ASCII only. */
+static jv shift_ascii(jinja_run *r, const jv_string *s, char first, int offset)
+{
+    char *out = jr_alloc(r, s->len + 1, 1);
+    if (!out || !jr_charge(r, s->len / 32)) return jv_none();
+    for (size_t i = 0; i < s->len; i++) {
+        bool letter = s->data[i] >= first && s->data[i] <= first + 25;
+        out[i] = (char)(s->data[i] + (letter ? offset : 0));
+    }
+    return jv_borrow(r, out, s->len);
+}
+
+/* What the loops below over single characters cost. */
+static bool charge_characters(jinja_run *r, const jv_string *s)
+{
+    return jr_charge(r, s->chars / 2);
+}
+
 jv jv_upper(jinja_run *r, const jv_string *s)
 {
+    if (s->chars == s->len) return shift_ascii(r, s, 'a', 'A' - 'a');
+    if (!charge_characters(r, s)) return jv_none();
     jinja_text t = {0};
     uint32_t cp;
     for (size_t i = 0; i < s->len && !jr_failed(r);) {
@@ -107,6 +127,8 @@ jv jv_upper(jinja_run *r, const jv_string *s)
 
 jv jv_lower(jinja_run *r, const jv_string *s)
 {
+    if (s->chars == s->len) return shift_ascii(r, s, 'A', 'a' - 'A');
+    if (!charge_characters(r, s)) return jv_none();
     jinja_text t = {0};
     uint32_t cp;
     for (size_t i = 0; i < s->len && !jr_failed(r);) {
@@ -120,6 +142,7 @@ jv jv_lower(jinja_run *r, const jv_string *s)
 /* A letter is in title case where no cased letter is in front of it. */
 jv jv_title(jinja_run *r, const jv_string *s)
 {
+    if (!charge_characters(r, s)) return jv_none();
     jinja_text t = {0};
     bool inside = false;
     uint32_t cp;
@@ -135,6 +158,7 @@ jv jv_title(jinja_run *r, const jv_string *s)
 
 jv jv_capitalize(jinja_run *r, const jv_string *s)
 {
+    if (!charge_characters(r, s)) return jv_none();
     jinja_text t = {0};
     uint32_t cp;
     for (size_t i = 0; i < s->len && !jr_failed(r);) {
@@ -148,6 +172,7 @@ jv jv_capitalize(jinja_run *r, const jv_string *s)
 
 jv jv_swapcase(jinja_run *r, const jv_string *s)
 {
+    if (!charge_characters(r, s)) return jv_none();
     jinja_text t = {0};
     uint32_t cp;
     for (size_t i = 0; i < s->len && !jr_failed(r);) {

@@ -55,7 +55,7 @@ static jv filter_title(jinja_run *r, jv self, const jv *a, const jv_args *raw)
     if (jr_failed(r)) return v;
     const jv_string *s = v.as.s;
     jinja_text t = {0};
-    for (size_t i = 0; i < s->len && !jr_failed(r);) {
+    for (size_t i = 0; i < s->len && jr_charge(r, 1);) {
         uint32_t cp;
         size_t start = i, first = jutf8_decode(s->data + i, &cp);
         bool gap = jutf8_is_space(cp) || (cp < 0x80 && cp && strchr("-({[<", (int)cp));
@@ -137,10 +137,12 @@ static jv filter_truncate(jinja_run *r, jv self, const jv *a, const jv_args *raw
     jv end = a[2].kind == JV_MISSING ? jv_literal(r, "...") : a[2];
     if (self.kind == JV_UNDEFINED) self = jv_literal(r, "");
     if (jr_failed(r) || !arg_int(r, a[0], 255, &length) || !arg_int(r, a[3], 5, &leeway)) return jv_none();
-    if (self.kind != JV_STRING || end.kind != JV_STRING) return jr_error(r, "truncate works on str only");
+    size_t n;
+    if (end.kind != JV_STRING || !jv_length(self, &n)) return jr_error(r, "truncate wants str");
     int64_t kept = length - (int64_t)end.as.s->chars;
     if (kept < 0 || leeway < 0) return jr_error(r, "expected length >= %zu and leeway >= 0", end.as.s->chars);
-    if ((int64_t)self.as.s->chars <= length || (int64_t)self.as.s->chars - length <= leeway) return self;
+    if ((int64_t)n <= length || (int64_t)n - length <= leeway) return self;
+    if (self.kind != JV_STRING) return jr_error(r, "truncate wants str, not %s", jv_type(self));
     size_t stop = jutf8_offset(self.as.s->data, self.as.s->len, (size_t)kept);
     if (!arg_truth(a[1], false)) {
         jv_string space = {.data = " ", .len = 1, .chars = 1};
@@ -157,6 +159,7 @@ static jv filter_wordcount(jinja_run *r, jv self, const jv *a, const jv_args *ra
     jv s = jv_to_string(r, self);
     int64_t words = 0;
     bool inside = false;
+    if (!jr_failed(r)) jr_charge(r, s.as.s->len / 8);
     for (size_t i = 0; !jr_failed(r) && i < s.as.s->len;) {
         uint32_t cp;
         i += jutf8_decode(s.as.s->data + i, &cp);
@@ -173,6 +176,7 @@ static void quote_url(jinja_run *r, jinja_text *t, jv v, bool keep_slash)
     jv s = jv_to_string(r, v);
     for (size_t i = 0; !jr_failed(r) && i < s.as.s->len; i++) {
         char c = s.as.s->data[i], text[8];
+        if (i % 4 == 0) jr_charge(r, 1);
         if (c && (strchr(plain, c) || (c == '/' && keep_slash))) {
             text_append(r, t, &c, 1);
         } else if (c == ' ' && !keep_slash) {

@@ -14,7 +14,7 @@ typedef struct {
     char fill[4];
     size_t fill_len;
     char align; /* '<' '>' '^' '=', 0: the type's own */
-    char sign;  /* '+', ' ' or 0 */
+    char sign;  /* '+', ' ', '-' or 0 */
     bool alternate, zero;
     char group;           /* ',' '_' or 0: between thousands */
     int width, precision; /* -1: not given */
@@ -67,7 +67,7 @@ static void put_number(jinja_run *r, jinja_text *t, const field *f, bool negativ
                        const char *digits)
 {
     char prefix[8];
-    const char sign[2] = {negative ? '-' : f->sign, 0};
+    const char sign[2] = {negative ? '-' : f->sign == '-' ? 0 : f->sign, 0};
     snprintf(prefix, sizeof prefix, "%s%s", sign, base);
     put_field(r, t, f, prefix, digits, strlen(digits), f->zero ? '=' : '>');
 }
@@ -261,6 +261,12 @@ static void percent_field(percent_state *s, jinja_text *t)
     }
 }
 
+/* What has a __getitem__ and so may be left unused by the format. */
+static bool is_mapping_like(jv v)
+{
+    return v.kind == JV_DICT || v.kind == JV_LIST || v.kind == JV_RANGE || v.kind == JV_UNDEFINED;
+}
+
 jv jinja_format_percent(jinja_run *r, const jv_string *format, jv values)
 {
     percent_state s = {.r = r, .p = format->data, .end = format->data + format->len, .values = values};
@@ -271,9 +277,7 @@ jv jinja_format_percent(jinja_run *r, const jv_string *format, jv values)
         s.p = percent ? percent + 1 : s.end;
         if (percent) percent_field(&s, &t);
     }
-    size_t given = values.kind == JV_TUPLE                            ? values.as.list->n
-                   : values.kind == JV_DICT || values.kind == JV_LIST ? 0
-                                                                      : 1;
+    size_t given = values.kind == JV_TUPLE ? values.as.list->n : is_mapping_like(values) ? 0 : 1;
     if (!jr_failed(r) && s.used < given && !s.mapping) {
         jr_error(r, "not all arguments converted during string formatting");
     }
@@ -287,17 +291,18 @@ typedef struct {
     int64_t automatic; /* next number of "{}"; -1: fields are numbered by hand */
 } brace_state;
 
-static jv brace_argument(brace_state *s, const char *name, size_t len)
+/* `whole`: the field is nothing but the argument; only such fields count for the numbering. */
+static jv brace_argument(brace_state *s, const char *name, size_t len, bool whole)
 {
     int64_t index = 0;
     bool overflow = false, number = len > 0;
     for (size_t i = 0; i < len; i++) number = number && name[i] >= '0' && name[i] <= '9';
-    if (len == 0 || (number && jinja_parse_int(name, len, 10, &index, &overflow))) {
-        if (len == 0 ? s->automatic < 0 : s->automatic > 0) {
+    if ((len == 0 && whole) || (number && jinja_parse_int(name, len, 10, &index, &overflow))) {
+        if (whole && (len == 0 ? s->automatic < 0 : s->automatic > 0)) {
             return jr_error(s->r, "cannot switch between automatic and manual field numbering");
         }
         index = len == 0 ? s->automatic++ : index;
-        if (len) s->automatic = -1;
+        if (len && whole) s->automatic = -1;
         if (overflow || (uint64_t)index >= s->args->n) {
             return jr_error(s->r, "replacement index out of range for positional args tuple");
         }
@@ -315,7 +320,7 @@ static jv brace_lookup(brace_state *s, const char *p, const char *end)
 {
     size_t n = 0;
     while (p + n < end && p[n] != '.' && p[n] != '[') n++;
-    jv v = brace_argument(s, p, n);
+    jv v = brace_argument(s, p, n, p + n == end);
     p += n;
     while (p < end && !jr_failed(s->r)) {
         bool item = *p++ == '[';
@@ -365,7 +370,7 @@ static field read_spec(jinja_run *r, const char *p, const char *end)
         f.align = *p++;
     }
     if (p < end && (*p == '+' || *p == '-' || *p == ' ')) {
-        f.sign = *p == '-' ? 0 : *p;
+        f.sign = *p;
         p++;
     }
     if (p < end && *p == '#') f.alternate = (p++, true);
@@ -401,16 +406,17 @@ static void brace_value(jinja_run *r, jinja_text *t, jv v, const char *spec, con
     if (jr_failed(r)) return;
     if (v.kind == JV_STRING) {
         if (f.type && f.type != 's') fail_code(r, f.type, v);
+        if (f.group) jr_error(r, "cannot specify '%c' with 's'", f.group);
+        if (f.sign) jr_error(r, "sign not allowed in string format specifier");
         if (f.align == '=' || f.zero) f.align = f.zero ? '<' : f.align;
         put_text(r, t, &f, v);
-    } else if (jv_is_integer(v, &i) && !as_float && !(v.kind == JV_BOOL && !f.type)) {
+    } else if (jv_is_integer(v, &i) && !as_float) {
         if (f.type && !strchr("dxXobn", f.type)) fail_code(r, f.type, v);
+        if (f.precision >= 0) jr_error(r, "precision not allowed in integer format specifier");
         put_int(r, t, &f, i, f.type && f.type != 'n' ? f.type : 'd');
     } else if (jv_is_number(v) && (as_float || !f.type)) {
         char type = f.type ? f.type : f.precision >= 0 ? 'g' : 'r';
         put_float(r, t, &f, jv_number(v), type);
-    } else if (v.kind == JV_BOOL) {
-        put_text(r, t, &f, jv_to_string(r, v));
     } else {
         jr_error(r, "unsupported format string passed to %s.__format__", jv_type(v));
     }

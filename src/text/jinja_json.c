@@ -43,6 +43,7 @@ static void write_escape(jinja_run *r, jinja_text *t, uint32_t cp)
 static void dump_string(jinja_run *r, jinja_text *t, const jv_string *s, bool ensure_ascii)
 {
     size_t done = 0;
+    if (!jr_charge(r, s->len / 32)) return;
     text_append(r, t, "\"", 1);
     for (size_t i = 0; i < s->len && !jr_failed(r);) {
         uint32_t cp;

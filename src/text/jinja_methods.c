@@ -130,9 +130,10 @@ static bool search_range(jinja_run *r, const jv_string *s, const jv *a, size_t *
     if (start < 0) start = start + n < 0 ? 0 : start + n;
     if (end < 0) end = end + n < 0 ? 0 : end + n;
     if (end > n) end = n;
-    if (start > n || !jr_charge(r, s->len / 256)) return false;
-    *from = jutf8_offset(s->data, s->len, (size_t)start);
-    *to = jutf8_offset(s->data, s->len, (size_t)end);
+    if (start > n || !jr_charge(r, s->chars == s->len ? 1 : s->len / 32)) return false;
+    bool ascii = s->chars == s->len;
+    *from = ascii ? (size_t)start : jutf8_offset(s->data, s->len, (size_t)start);
+    *to = ascii ? (size_t)end : jutf8_offset(s->data, s->len, (size_t)end);
     return true;
 }
 
@@ -325,8 +326,9 @@ static jv str_format(jinja_run *r, jv self, const jv *a, const jv_args *raw)
 }
 
 /* --- str: predicates --------------------------------------------------------------------------------------------------- */
-static bool every(const jv_string *s, bool (*holds)(uint32_t cp))
+static bool every(jinja_run *r, const jv_string *s, bool (*holds)(uint32_t cp))
 {
+    if (!jr_charge(r, s->len / 8)) return false;
     for (size_t i = 0; i < s->len;) {
         uint32_t cp;
         i += jutf8_decode(s->data + i, &cp);
@@ -347,82 +349,72 @@ static bool is_ascii(uint32_t cp)
 
 static jv str_isalpha(jinja_run *r, jv self, const jv *a, const jv_args *raw)
 {
-    (void)r;
     (void)a;
     (void)raw;
-    return jv_bool(every(self.as.s, jutf8_is_alpha));
+    return jv_bool(every(r, self.as.s, jutf8_is_alpha));
 }
 
 static jv str_isalnum(jinja_run *r, jv self, const jv *a, const jv_args *raw)
 {
-    (void)r;
     (void)a;
     (void)raw;
-    return jv_bool(every(self.as.s, is_alnum));
+    return jv_bool(every(r, self.as.s, is_alnum));
 }
 
 static jv str_isdigit(jinja_run *r, jv self, const jv *a, const jv_args *raw)
 {
-    (void)r;
     (void)a;
     (void)raw;
-    return jv_bool(every(self.as.s, jutf8_is_digit));
+    return jv_bool(every(r, self.as.s, jutf8_is_digit));
 }
 
 static jv str_isdecimal(jinja_run *r, jv self, const jv *a, const jv_args *raw)
 {
-    (void)r;
     (void)a;
     (void)raw;
-    return jv_bool(every(self.as.s, jutf8_is_decimal));
+    return jv_bool(every(r, self.as.s, jutf8_is_decimal));
 }
 
 static jv str_isnumeric(jinja_run *r, jv self, const jv *a, const jv_args *raw)
 {
-    (void)r;
     (void)a;
     (void)raw;
-    return jv_bool(every(self.as.s, jutf8_is_numeric));
+    return jv_bool(every(r, self.as.s, jutf8_is_numeric));
 }
 
 static jv str_isspace(jinja_run *r, jv self, const jv *a, const jv_args *raw)
 {
-    (void)r;
     (void)a;
     (void)raw;
-    return jv_bool(every(self.as.s, jutf8_is_space));
+    return jv_bool(every(r, self.as.s, jutf8_is_space));
 }
 
 static jv str_isprintable(jinja_run *r, jv self, const jv *a, const jv_args *raw)
 {
-    (void)r;
     (void)a;
     (void)raw;
-    return jv_bool(!self.as.s->len || every(self.as.s, jutf8_is_printable));
+    return jv_bool(!self.as.s->len || every(r, self.as.s, jutf8_is_printable));
 }
 
 static jv str_isascii(jinja_run *r, jv self, const jv *a, const jv_args *raw)
 {
-    (void)r;
     (void)a;
     (void)raw;
-    return jv_bool(!self.as.s->len || every(self.as.s, is_ascii));
+    return jv_bool(!self.as.s->len || every(r, self.as.s, is_ascii));
 }
 
 static jv str_islower(jinja_run *r, jv self, const jv *a, const jv_args *raw)
 {
-    (void)r;
     (void)a;
     (void)raw;
-    return jv_bool(jinja_is_lower(self.as.s));
+    return jv_bool(jinja_is_lower(r, self.as.s));
 }
 
 static jv str_isupper(jinja_run *r, jv self, const jv *a, const jv_args *raw)
 {
-    (void)r;
     (void)a;
     (void)raw;
-    return jv_bool(jinja_is_upper(self.as.s));
+    return jv_bool(jinja_is_upper(r, self.as.s));
 }
 
 /* --- list, tuple, range ------------------------------------------------------------------------------------------------ */
@@ -430,20 +422,26 @@ static jv seq_count(jinja_run *r, jv self, const jv *a, const jv_args *raw)
 {
     (void)raw;
     int64_t n = 0;
-    for (size_t i = 0; i < self.as.list->n && jr_charge(r, 1); i++)
-        n += jv_equal(r, self.as.list->items[i], a[0]);
+    jv item;
+    jinja_iter *it = jinja_iter_open(r, self);
+    while (it && jinja_iter_next(r, it, &item)) n += jv_equal(r, item, a[0]);
     return jv_int(n);
 }
 
 static jv seq_index(jinja_run *r, jv self, const jv *a, const jv_args *raw)
 {
     (void)raw;
-    int64_t n = (int64_t)self.as.list->n, start, end;
+    size_t length = 0;
+    int64_t start, end;
+    jv item;
+    jv_length(self, &length);
+    int64_t n = (int64_t)length;
     if (!arg_int(r, a[1], 0, &start) || !arg_int(r, a[2], n, &end)) return jv_none();
     if (start < 0) start = start + n < 0 ? 0 : start + n;
     if (end < 0) end += n;
-    for (int64_t i = start; i < end && i < n && jr_charge(r, 1); i++) {
-        if (jv_equal(r, self.as.list->items[i], a[0])) return jv_int(i);
+    jinja_iter *it = jinja_iter_open(r, self);
+    for (int64_t i = 0; it && i < end && jinja_iter_next(r, it, &item); i++) {
+        if (i >= start && jv_equal(r, item, a[0])) return jv_int(i);
     }
     return jr_error(r, "the item is not in the %s", jv_type(self));
 }
@@ -607,12 +605,12 @@ const jinja_builtin *jinja_method_find(jv object, jv name, bool *unsafe)
     static const jinja_table lists = {list_rows, 3}, tuples = {list_rows, 2};
     static const jinja_table dicts = {dict_rows, sizeof dict_rows / sizeof *dict_rows};
     static const jinja_table cyclers = {cycler_rows, sizeof cycler_rows / sizeof *cycler_rows};
-    const jinja_table *table = object.kind == JV_STRING   ? &strings
-                               : object.kind == JV_LIST   ? &lists
-                               : object.kind == JV_TUPLE  ? &tuples
-                               : object.kind == JV_DICT   ? &dicts
-                               : object.kind == JV_CYCLER ? &cyclers
-                                                          : NULL;
+    const jinja_table *table = object.kind == JV_STRING                             ? &strings
+                               : object.kind == JV_LIST                             ? &lists
+                               : object.kind == JV_TUPLE || object.kind == JV_RANGE ? &tuples
+                               : object.kind == JV_DICT                             ? &dicts
+                               : object.kind == JV_CYCLER                           ? &cyclers
+                                                                                    : NULL;
     *unsafe = (object.kind == JV_LIST && is_one_of(name, list_changers)) ||
               (object.kind == JV_DICT && is_one_of(name, dict_changers)) || is_internal(name);
     if (!table || *unsafe) return NULL;

@@ -196,6 +196,7 @@ static jinja_node *parse_for(parser *p, jinja_node *node)
 {
     static const char *const ends[] = {"endfor", "else", NULL};
     static const char *const last[] = {"endfor", NULL};
+    if (parser_at_name(p, "loop")) return parser_fail(p, "cannot assign to the special loop variable");
     node->a = parse_assign_target(p, "in", false);
     if (!parser_skip_name(p, "in")) return parser_fail(p, "expected 'in' in a for statement");
     node->b = parse_tuple(p, TUPLE_NO_CONDITION, "recursive");

@@ -75,7 +75,7 @@ jv jinja_replace(jinja_run *r, const jv_string *s, const jv_string *old, const j
 size_t jinja_rfind(jinja_run *r, const jv_string *s, size_t end, const jv_string *needle)
 {
     size_t n = needle->len;
-    if (n > end || !jr_charge(r, 1 + end / 4096)) return SIZE_MAX;
+    if (n > end || !jr_charge(r, 1 + end / 64)) return SIZE_MAX;
     for (size_t at = end - n + 1; at-- > 0;) {
         if (n && s->data[at] != needle->data[0]) continue;
         if (n >= 256 && !jr_charge(r, n / 256)) return SIZE_MAX;
@@ -138,6 +138,7 @@ static size_t skip_while(const jv_string *s, size_t i, bool space)
 static jv split_on_space(jinja_run *r, const jv_string *s, int64_t max)
 {
     jv list = jv_list_new(r, 0);
+    jr_charge(r, s->len / 16);
     size_t i = skip_while(s, 0, true);
     for (int64_t done = 0; i < s->len && !jr_failed(r); done++) {
         size_t end = max >= 0 && done >= max ? s->len : skip_while(s, i, false);
@@ -161,6 +162,7 @@ static size_t skip_back_while(const jv_string *s, size_t i, bool space)
 static jv split_on_space_from_right(jinja_run *r, const jv_string *s, int64_t max)
 {
     jv list = jv_list_new(r, 0);
+    jr_charge(r, s->len / 16);
     size_t i = skip_back_while(s, s->len, true);
     for (int64_t done = 0; i > 0 && !jr_failed(r); done++) {
         size_t start = max >= 0 && done >= max ? 0 : skip_back_while(s, i, false);
@@ -186,6 +188,7 @@ jv jinja_split(jinja_run *r, const jv_string *s, jv separator, int64_t max, jinj
 jv jinja_splitlines(jinja_run *r, const jv_string *s, bool keep_ends)
 {
     jv list = jv_list_new(r, 0);
+    jr_charge(r, s->len / 16);
     for (size_t i = 0, start = 0; i < s->len && !jr_failed(r);) {
         uint32_t cp;
         size_t n = jutf8_decode(s->data + i, &cp);
@@ -223,9 +226,10 @@ jv jinja_center(jinja_run *r, const jv_string *s, int64_t width, const char *fil
     return jinja_pad(r, s, left, pad - left, fill, fill_len);
 }
 
-static bool all_cased(const jv_string *s, bool lower)
+static bool all_cased(jinja_run *r, const jv_string *s, bool lower)
 {
     bool any = false;
+    if (!jr_charge(r, s->len / 8)) return false;
     for (size_t i = 0; i < s->len;) {
         uint32_t cp;
         i += jutf8_decode(s->data + i, &cp);
@@ -235,12 +239,12 @@ static bool all_cased(const jv_string *s, bool lower)
     return any;
 }
 
-bool jinja_is_lower(const jv_string *s)
+bool jinja_is_lower(jinja_run *r, const jv_string *s)
 {
-    return all_cased(s, true);
+    return all_cased(r, s, true);
 }
 
-bool jinja_is_upper(const jv_string *s)
+bool jinja_is_upper(jinja_run *r, const jv_string *s)
 {
-    return all_cased(s, false);
+    return all_cased(r, s, false);
 }

@@ -16,7 +16,7 @@ jv jinja_pad(jinja_run *r, const jv_string *s, size_t left, size_t right, const 
 jv jinja_center(jinja_run *r, const jv_string *s, int64_t width, const char *fill, size_t fill_len);
 size_t jinja_rfind(jinja_run *r, const jv_string *s, size_t end,
                    const jv_string *needle); /* SIZE_MAX: none */
-bool jinja_is_lower(const jv_string *s);
-bool jinja_is_upper(const jv_string *s);
+bool jinja_is_lower(jinja_run *r, const jv_string *s);
+bool jinja_is_upper(jinja_run *r, const jv_string *s);
 
 #endif

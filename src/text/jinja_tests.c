@@ -47,17 +47,17 @@ static jv test_undefined(jinja_run *r, jv self, const jv *a, const jv_args *raw)
 
 static jv test_filter(jinja_run *r, jv self, const jv *a, const jv_args *raw)
 {
-    (void)r;
     (void)a;
     (void)raw;
+    if (!jv_hashable(self)) jr_error(r, "unhashable type: '%s'", jv_type(self));
     return jv_bool(self.kind == JV_STRING && jinja_filter_find(self.as.s->data, self.as.s->len));
 }
 
 static jv test_test(jinja_run *r, jv self, const jv *a, const jv_args *raw)
 {
-    (void)r;
     (void)a;
     (void)raw;
+    if (!jv_hashable(self)) jr_error(r, "unhashable type: '%s'", jv_type(self));
     return jv_bool(self.kind == JV_STRING && jinja_test_find(self.as.s->data, self.as.s->len));
 }
 
@@ -122,7 +122,7 @@ static jv test_lower(jinja_run *r, jv self, const jv *a, const jv_args *raw)
     (void)a;
     (void)raw;
     jv s = jv_to_string(r, self);
-    return jv_bool(!jr_failed(r) && jinja_is_lower(s.as.s));
+    return jv_bool(!jr_failed(r) && jinja_is_lower(r, s.as.s));
 }
 
 static jv test_upper(jinja_run *r, jv self, const jv *a, const jv_args *raw)
@@ -130,7 +130,7 @@ static jv test_upper(jinja_run *r, jv self, const jv *a, const jv_args *raw)
     (void)a;
     (void)raw;
     jv s = jv_to_string(r, self);
-    return jv_bool(!jr_failed(r) && jinja_is_upper(s.as.s));
+    return jv_bool(!jr_failed(r) && jinja_is_upper(r, s.as.s));
 }
 
 static jv test_string(jinja_run *r, jv self, const jv *a, const jv_args *raw)

@@ -193,6 +193,7 @@ static void write_string_repr(jinja_run *r, jinja_text *t, const jv_string *s)
     if (s->markup) text_puts(r, t, "Markup(");
     text_append(r, t, &quote, 1);
     size_t done = 0;
+    if (!jr_charge(r, s->len / 32)) return;
     for (size_t i = 0; i < s->len && !jr_failed(r);) {
         uint32_t cp;
         size_t n = jutf8_decode(s->data + i, &cp);
@@ -329,7 +330,8 @@ jv jv_escape_html(jinja_run *r, jv v)
     if (v.kind == JV_STRING && v.as.s->markup) return v;
     jv text = jv_to_string(r, v);
     jinja_text t = {0};
-    for (size_t i = 0; text.kind == JV_STRING && i < text.as.s->len; i++) {
+    if (text.kind == JV_STRING) jr_charge(r, text.as.s->len / 8);
+    for (size_t i = 0; text.kind == JV_STRING && i < text.as.s->len && !jr_failed(r); i++) {
         char c = text.as.s->data[i];
         switch (c) {
         case '&': text_puts(r, &t, "&amp;"); break;
