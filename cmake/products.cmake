@@ -21,12 +21,26 @@ function(nvllm_libraries)
   target_link_options(nanovllm PRIVATE -Wl,--version-script=${PROJECT_SOURCE_DIR}/cmake/exports.map)
 endfunction()
 
+# The HTTP server is a room above the public header: the program has it, the libraries have not.
+function(nvllm_server)
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/serve/*.c)
+  set(page ${PROJECT_SOURCE_DIR}/src/serve/web/index.html)
+  set(embedded ${CMAKE_CURRENT_BINARY_DIR}/web_page.c)
+  add_custom_command(OUTPUT ${embedded}
+    COMMAND ${CMAKE_COMMAND} -DINPUT=${page} -DOUTPUT=${embedded} -DNAME=web_page
+            -P ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
+    DEPENDS ${page} ${PROJECT_SOURCE_DIR}/cmake/embed.cmake VERBATIM)
+  add_library(nvllm_serve STATIC ${sources} ${embedded})
+  target_include_directories(nvllm_serve PUBLIC ${PROJECT_SOURCE_DIR}/include PRIVATE ${PROJECT_SOURCE_DIR}/src)
+  target_link_libraries(nvllm_serve PUBLIC PkgConfig::JANSSON PkgConfig::MICROHTTPD Threads::Threads m)
+endfunction()
+
 # The program links the rooms statically, so that it starts without searching for the library. It sees the public
-# header only: LINK_ONLY keeps the rooms' include folders away from it.
+# header and serve/serve.h only (tools/layers.txt).
 function(nvllm_program)
   add_executable(nano-vllm ${ARGN})
-  target_include_directories(nano-vllm PRIVATE ${PROJECT_SOURCE_DIR}/include)
-  target_link_libraries(nano-vllm PRIVATE $<LINK_ONLY:nvllm_api> PkgConfig::JANSSON PkgConfig::EDIT m)
+  target_include_directories(nano-vllm PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
+  target_link_libraries(nano-vllm PRIVATE $<LINK_ONLY:nvllm_serve> $<LINK_ONLY:nvllm_api> PkgConfig::JANSSON PkgConfig::EDIT m)
   add_custom_command(OUTPUT nano-vllm.1 nano-vllm.bash
     COMMAND nano-vllm --man > nano-vllm.1
     COMMAND nano-vllm --completion > nano-vllm.bash
@@ -55,6 +69,7 @@ function(nvllm_products)
     return()
   endif()
   nvllm_libraries()
+  nvllm_server()
   nvllm_program(${cli})
   nvllm_install()
 endfunction()

@@ -6,7 +6,7 @@
 # Needs root or a sudo that asks no password; otherwise it prints the command for you to run.
 set -eu
 
-packages="gcc libc6-dev make cmake ninja-build pkg-config python3 libjansson-dev libpcre2-dev libutf8proc-dev libedit-dev
+packages="gcc libc6-dev make cmake ninja-build pkg-config python3 libjansson-dev libpcre2-dev libutf8proc-dev libedit-dev libmicrohttpd-dev
 libcmocka-dev"
 tools="clang-14 libclang-rt-14-dev clang-format-14 cppcheck"
 check=no

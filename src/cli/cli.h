@@ -47,10 +47,16 @@ typedef struct {
     const char *prompt, *system; /* run, chat */
     bool chat, raw;
     option_integer logprobs;
-    option_integer prompt_tokens, gen_tokens, batch, reps; /* bench */
-    const char *file;                                      /* perplexity */
-    bool special, no_bos;                                  /* tokenize, detokenize */
-    const char *template_file, *context_file, *now;        /* render */
+    option_integer prompt_tokens, gen_tokens, batch, reps;           /* bench */
+    const char *file;                                                /* perplexity */
+    bool special, no_bos;                                            /* tokenize, detokenize */
+    const char *template_file, *context_file, *now;                  /* render */
+    const char *host, *served_model_name, *api_key_file, *kv_memory; /* serve */
+    option_integer port, max_sequences, step_tokens, max_queue, max_connections, max_body, max_header,
+        max_buffer;
+    option_integer idle_timeout, drain_timeout, keepalive;
+    option_list api_keys, cors;
+    bool no_prefix_cache, log_requests, log_prompts;
     bool json, help;
     const char *argument; /* the one positional argument, where the command takes one */
 } cli_args;
@@ -109,6 +115,7 @@ int finish_output(void);
 
 int command_run(const cli_args *args);
 int command_chat(const cli_args *args);
+int command_serve(const cli_args *args);
 int command_bench(const cli_args *args);
 int command_perplexity(const cli_args *args);
 int command_tokenize(const cli_args *args);

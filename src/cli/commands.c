@@ -25,6 +25,44 @@ static const cli_option options_chat[] = {
     {NULL},
 };
 
+static const cli_option options_serve[] = {
+    {"host", 0, OPTION_TEXT, AT(host), "ADDRESS", "where to listen (default 127.0.0.1)"},
+    {"port", 0, OPTION_INTEGER, AT(port), "N", "0 takes a free one, which is printed (default 8000)", 0,
+     65535},
+    {"served-model-name", 0, OPTION_TEXT, AT(served_model_name), "NAME",
+     "what clients call the model (default: the last part of MODEL)"},
+    {"api-key", 0, OPTION_LIST, AT(api_keys), "KEY",
+     "clients must send it; may be given several times; also read from $NANO_VLLM_API_KEY"},
+    {"api-key-file", 0, OPTION_TEXT, AT(api_key_file), "FILE", "one key per line"},
+    {"cors", 0, OPTION_LIST, AT(cors), "ORIGIN", "let pages of this origin ask; * is all of them"},
+    {"max-sequences", 0, OPTION_INTEGER, AT(max_sequences), "N", "answers made at once (default 32)", 1,
+     4096},
+    {"max-queue", 0, OPTION_INTEGER, AT(max_queue), "N",
+     "requests that may wait, others get 429 (default 1024)", 1, 1 << 20},
+    {"step-tokens", 0, OPTION_INTEGER, AT(step_tokens), "N", "most tokens in one step (default 128)", 1,
+     65536},
+    {"kv-memory", 0, OPTION_TEXT, AT(kv_memory), "SIZE",
+     "memory of the KV cache, like 4G (default: all sequences at full length, at most half of what is free)"},
+    {"no-prefix-cache", 0, OPTION_FLAG, AT(no_prefix_cache), NULL,
+     "compute every prompt anew, also where it begins like an earlier one"},
+    {"max-connections", 0, OPTION_INTEGER, AT(max_connections), "N", "others get 503 (default 4096)", 1,
+     1 << 20},
+    {"max-body", 0, OPTION_INTEGER, AT(max_body), "KIB", "longest request body (default 16384)", 1, 1 << 22},
+    {"max-header", 0, OPTION_INTEGER, AT(max_header), "KIB",
+     "memory of a connection, headers included (default 32)", 4, 1 << 16},
+    {"max-buffer", 0, OPTION_INTEGER, AT(max_buffer), "KIB",
+     "what may wait for a client that reads slowly before it is dropped (default 4096)", 1, 1 << 22},
+    {"idle-timeout", 0, OPTION_INTEGER, AT(idle_timeout), "S",
+     "close connections that are silent for so long; 0: never (default 120)", 0, 86400},
+    {"keepalive", 0, OPTION_INTEGER, AT(keepalive), "S",
+     "comment in a stream that is silent for so long; 0: none (default 15)", 0, 86400},
+    {"drain-timeout", 0, OPTION_INTEGER, AT(drain_timeout), "S",
+     "how long SIGTERM waits for answers in progress (default 30)", 0, 86400},
+    {"log-requests", 0, OPTION_FLAG, AT(log_requests), NULL, "one line per request on stderr"},
+    {"log-prompts", 0, OPTION_FLAG, AT(log_prompts), NULL, "request bodies on stderr, prompts included"},
+    {NULL},
+};
+
 static const cli_option options_bench[] = {
     {"random-weights", 0, OPTION_TEXT, AT(random_weights), "CONFIG",
      "instead of -m: the model of this config.json, with random weights"},
@@ -87,6 +125,17 @@ const cli_command cli_commands[] = {
      NULL,
      {options_model, options_chat, options_sampling, options_device, options_context, options_common},
      command_chat},
+    {"serve",
+     "answer over HTTP, as OpenAI's API",
+     "[-m MODEL] [--port N] [options]",
+     "Serves chat and text completions to OpenAI clients, and a chat page at /. It listens at once and "
+     "answers "
+     "/health with 503 until the model is loaded. SIGTERM or Ctrl-C ends it when running answers are "
+     "complete, a "
+     "second one at once.",
+     NULL,
+     {options_model, options_serve, options_device, options_context, options_common},
+     command_serve},
     {"bench",
      "measure speed and memory",
      "[-m MODEL | --random-weights CONFIG] [options]",

@@ -1,0 +1,56 @@
+/* One HTTP request and its answer, between libmicrohttpd's callbacks and the routes. */
+#ifndef NVLLM_SERVE_EXCHANGE_H
+#define NVLLM_SERVE_EXCHANGE_H
+
+#include "serve/server.h"
+
+typedef struct route route;
+
+struct exchange {
+    server *server;
+    struct MHD_Connection *connection;
+    peer *peer;
+    exchange *previous, *next;
+    const route *route;
+    char *url;
+    const char *method;
+    char request_id[80];
+    const char *origin; /* the CORS origin to allow, or NULL */
+    wire body;
+    size_t received;  /* bytes of the body, those beyond the limit too */
+    api_error error;  /* status 0: none so far */
+    bool close_after; /* the rest of the connection cannot be trusted, or is not wanted */
+    double started;   /* seconds */
+    unsigned status;  /* sent; 0: none yet */
+
+    generation *generation;
+    bool suspended;   /* libmicrohttpd does not look at the connection */
+    bool gone;        /* nobody waits for the answer any more */
+    size_t sent;      /* bytes of generation->out that have left */
+    double last_sent; /* seconds */
+};
+
+/* libmicrohttpd's callbacks; `cls` is the server. */
+enum MHD_Result exchange_on_request(void *cls, struct MHD_Connection *connection, const char *url,
+                                    const char *method, const char *version, const char *data,
+                                    size_t *data_len, void **context);
+void exchange_on_completed(void *cls, struct MHD_Connection *connection, void **context,
+                           enum MHD_RequestTerminationCode why);
+void exchange_on_connection(void *cls, struct MHD_Connection *connection, void **context,
+                            enum MHD_ConnectionNotificationCode code);
+
+/* For routes: queue an answer. The body is copied. */
+enum MHD_Result exchange_send(exchange *x, unsigned status, const char *type, const void *body, size_t len);
+enum MHD_Result exchange_send_json(exchange *x, const wire *body);
+enum MHD_Result exchange_send_error(exchange *x, const api_error *err);
+/* The generation's answer: waits for it, or streams it. Takes the generation. */
+enum MHD_Result exchange_send_generation(exchange *x, generation *g);
+
+/* The generation has news: wake the connection where it waits for them. */
+void exchange_stir(exchange *x);
+/* The client does not wait any longer: ends the generation. */
+void exchange_abandon(exchange *x);
+/* Comments for silent streams; returns when to come again (seconds), 0: never. */
+double exchanges_keepalive(server *s, double now);
+
+#endif

@@ -1,0 +1,326 @@
+/* From request to answer; see generation.h. */
+#define _GNU_SOURCE
+#include "serve/generation.h"
+#include "serve/openai_out.h"
+#include "serve/sse.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+/* ---- The answer -------------------------------------------------------------------------------------------- */
+
+static void send_chunk(generation *g, choice *c, void write(wire *, generation *, choice *))
+{
+    wire chunk = {0};
+    write(&chunk, g, c);
+    if (chunk.failed) g->out.failed = true;
+    sse_data(&g->out, chunk.data, chunk.len);
+    wire_free(&chunk);
+}
+
+static void send_usage(generation *g)
+{
+    wire chunk = {0};
+    openai_write_usage_chunk(&chunk, g);
+    if (chunk.failed) g->out.failed = true;
+    sse_data(&g->out, chunk.data, chunk.len);
+    wire_free(&chunk);
+}
+
+static void send_error(generation *g)
+{
+    wire chunk = {0};
+    api_error_write(&chunk, &g->error);
+    sse_data(&g->out, chunk.data, chunk.len);
+    wire_free(&chunk);
+}
+
+/* All choices have ended. */
+static void conclude(generation *g)
+{
+    if (g->request.stream) {
+        if (g->failed)
+            send_error(g);
+        else if (g->request.include_usage)
+            send_usage(g);
+        sse_done(&g->out);
+    } else if (!g->failed) {
+        openai_write_answer(&g->out, g);
+    }
+    g->complete = true;
+}
+
+/* ---- Events ------------------------------------------------------------------------------------------------ */
+
+static void take_text(choice *c, const nvllm_event *event)
+{
+    if (c->owner->request.chat)
+        reasoning_push(&c->split, event->text, event->text_len, &c->thought, &c->text);
+    else
+        wire_bytes(&c->text, event->text, event->text_len);
+}
+
+static void take_token(generation *g, choice *c, const nvllm_event *event)
+{
+    c->tokens++;
+    if (g->request.max_tokens == 0) return; /* echo alone: the engine had to make one token */
+    take_text(c, event);
+    if (g->request.top_logprobs >= 0) {
+        if (g->request.chat)
+            logprobs_add_chat(&c->logprobs, event);
+        else
+            logprobs_add_completion(&c->logprobs, event, false);
+    }
+    bool news =
+        !c->started || c->text.len || c->thought.len || c->logprobs.count || g->request.continuous_usage;
+    if (g->request.stream && news) send_chunk(g, c, openai_write_chunk);
+}
+
+static void end_choice(generation *g, choice *c)
+{
+    c->live = false;
+    g->n_live--;
+}
+
+static void take_end(generation *g, choice *c, const nvllm_event *event)
+{
+    c->finish = event->finish;
+    c->usage = event->usage;
+    end_choice(g, c);
+    if (g->request.max_tokens == 0) {
+        c->finish = NVLLM_FINISH_LENGTH;
+        c->tokens = c->usage.generated_tokens = 0;
+    } else {
+        take_text(c, event);
+    }
+    if (g->request.chat) reasoning_finish(&c->split, &c->thought, &c->text);
+    if (g->request.stream) send_chunk(g, c, openai_write_last_chunk);
+}
+
+static void take_error(generation *g, choice *c, const nvllm_event *event)
+{
+    end_choice(g, c);
+    if (!g->failed)
+        api_error_set(&g->error, 500, "engine_error", "%s",
+                      event->error ? event->error : "the request failed");
+    g->failed = true;
+}
+
+void generation_take(generation *g, choice *c, const nvllm_event *event)
+{
+    switch (event->kind) {
+    case NVLLM_EVENT_PROMPT:
+        logprobs_add_completion(&c->logprobs, event, c->prompt_tokens_seen++ == 0);
+        break;
+    case NVLLM_EVENT_TOKEN: take_token(g, c, event); break;
+    case NVLLM_EVENT_DONE: take_end(g, c, event); break;
+    case NVLLM_EVENT_ERROR: take_error(g, c, event); break;
+    }
+    if (g->n_live == 0 && !g->complete) conclude(g);
+}
+
+nvllm_usage generation_usage(const generation *g)
+{
+    nvllm_usage sum = {0};
+    for (size_t i = 0; i < g->n_prompts; i++) sum.prompt_tokens += g->prompt_tokens[i];
+    for (size_t i = 0; i < g->n_choices; i++) {
+        const choice *c = &g->choices[i];
+        sum.generated_tokens += c->live ? c->tokens : c->usage.generated_tokens;
+        if (c->usage.generate_ms > sum.generate_ms) sum.generate_ms = c->usage.generate_ms;
+        /* The choices of one prompt share it: it is the first one's that tells what had to be computed. */
+        if (i % (size_t)g->request.n) continue;
+        sum.cached_tokens += c->usage.cached_tokens;
+        if (c->usage.prompt_ms > sum.prompt_ms) sum.prompt_ms = c->usage.prompt_ms;
+    }
+    return sum;
+}
+
+/* ---- Submission -------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    char *text; /* chat: the rendered prompt */
+    int32_t *ids;
+    size_t n_ids;
+} prompt_ids;
+
+static bool check_context(const generation *g, size_t n_ids, int32_t context, api_error *err)
+{
+    long long answer = g->request.max_tokens > 0 ? g->request.max_tokens : 1;
+    if ((long long)n_ids + answer <= context) return true;
+    api_error_set(
+        err, 400, "context_length_exceeded",
+        "this model's context holds %d tokens, and %lld were asked for: %zu of the prompt and %lld of the "
+        "answer",
+        context, (long long)n_ids + answer, n_ids, answer);
+    snprintf(err->param, sizeof err->param, "%s", g->request.chat ? "messages" : "prompt");
+    return false;
+}
+
+static bool render_chat(generation *g, const generation_model *m, prompt_ids *p, api_error *err)
+{
+    nvllm_error why = {0};
+    nvllm_chat_options options = {.variables = g->request.variables,
+                                  .no_generation_prompt = g->request.no_generation_prompt};
+    if (nvllm_chat_render(m->model, g->request.messages, &options, &p->text, &why))
+        return api_error_from(err, &why, "messages");
+    size_t len = strlen(p->text);
+    if (nvllm_tokenize(m->tokenizer, p->text, len, NVLLM_PARSE_SPECIAL, &p->ids, &p->n_ids, &why))
+        return api_error_from(err, &why, "messages");
+    for (size_t i = 0; i < g->n_choices; i++)
+        g->choices[i].split.state = reasoning_after_prompt(p->text, len);
+    return true;
+}
+
+static bool keep_echo(generation *g, const generation_model *m, size_t index, const api_prompt *from,
+                      api_error *err)
+{
+    nvllm_error why = {0};
+    if (from->text) {
+        g->prompt_text[index] = strdup(from->text);
+        g->prompt_text_len[index] = from->len;
+        return g->prompt_text[index] ? true : api_error_set(err, 500, NULL, "out of memory for the prompt");
+    }
+    if (nvllm_detokenize(m->tokenizer, from->ids, from->n_ids, 0, &g->prompt_text[index],
+                         &g->prompt_text_len[index], &why))
+        return api_error_from(err, &why, "prompt");
+    return true;
+}
+
+static bool read_prompt(generation *g, const generation_model *m, size_t index, prompt_ids *p, api_error *err)
+{
+    const api_prompt *from = &g->request.prompts[index];
+    nvllm_error why = {0};
+    if (g->request.echo && !keep_echo(g, m, index, from, err)) return false;
+    if (from->ids) {
+        p->ids = malloc((from->n_ids + 1) * sizeof *p->ids);
+        if (!p->ids) return api_error_set(err, 500, NULL, "out of memory for the prompt");
+        memcpy(p->ids, from->ids, from->n_ids * sizeof *p->ids);
+        p->n_ids = from->n_ids;
+        return true;
+    }
+    unsigned flags = NVLLM_PARSE_SPECIAL | (g->request.no_special ? 0 : NVLLM_ADD_SPECIAL);
+    if (nvllm_tokenize(m->tokenizer, from->text, from->len, flags, &p->ids, &p->n_ids, &why))
+        return api_error_from(err, &why, "prompt");
+    return true;
+}
+
+static bool submit_choice(generation *g, const generation_model *m, choice *c, const prompt_ids *p,
+                          int64_t sample, api_error *err)
+{
+    nvllm_error why = {0};
+    nvllm_request q = g->request.sampling;
+    q.ids = p->ids;
+    q.n_ids = p->n_ids;
+    q.max_tokens = g->request.max_tokens > 0    ? (int32_t)g->request.max_tokens
+                   : g->request.max_tokens == 0 ? 1
+                                                : 0;
+    q.seed += (uint64_t)sample;
+    if (nvllm_submit(m->engine, &q, &c->id, &why)) return api_error_from(err, &why, NULL);
+    c->live = true;
+    g->n_live++;
+    return true;
+}
+
+/* The n choices of one prompt. */
+static bool submit_prompt(generation *g, const generation_model *m, size_t index, api_error *err)
+{
+    prompt_ids p = {0};
+    bool ok = g->request.chat ? render_chat(g, m, &p, err) : read_prompt(g, m, index, &p, err);
+    if (ok) ok = check_context(g, p.n_ids, m->context, err);
+    g->prompt_tokens[index] = (int32_t)p.n_ids;
+    for (int64_t i = 0; ok && i < g->request.n; i++) {
+        choice *c = &g->choices[(int64_t)index * g->request.n + i];
+        c->prompt = (int32_t)index;
+        if (g->request.echo) wire_bytes(&c->text, g->prompt_text[index], g->prompt_text_len[index]);
+        ok = submit_choice(g, m, c, &p, i, err);
+    }
+    nvllm_free(p.text);
+    nvllm_free(p.ids);
+    return ok;
+}
+
+static void name_generation(generation *g)
+{
+    unsigned char bits[12] = {0};
+    char *at = g->id + snprintf(g->id, sizeof g->id, g->request.chat ? "chatcmpl-" : "cmpl-");
+    if (getrandom(bits, sizeof bits, 0) < 0) memcpy(bits, &g, sizeof g);
+    for (size_t i = 0; i < sizeof bits; i++) at += sprintf(at, "%02x", bits[i]);
+}
+
+static generation *generation_new(api_request *request, const generation_model *m)
+{
+    generation *g = calloc(1, sizeof *g);
+    if (!g) return NULL;
+    g->request = *request;
+    *request = (api_request){0};
+    g->n_prompts = g->request.chat ? 1 : g->request.n_prompts;
+    g->n_choices = g->n_prompts * (size_t)g->request.n;
+    g->prompt_tokens = calloc(g->n_prompts, sizeof *g->prompt_tokens);
+    g->prompt_text = calloc(g->n_prompts, sizeof *g->prompt_text);
+    g->prompt_text_len = calloc(g->n_prompts, sizeof *g->prompt_text_len);
+    g->choices = calloc(g->n_choices, sizeof *g->choices);
+    if (!g->prompt_tokens || !g->prompt_text || !g->prompt_text_len || !g->choices) {
+        generation_free(g);
+        return NULL;
+    }
+    for (size_t i = 0; i < g->n_choices; i++) {
+        g->choices[i].owner = g;
+        g->choices[i].index = (int32_t)i;
+        g->choices[i].logprobs.tokenizer = m->tokenizer;
+    }
+    g->model_name = m->name;
+    g->created = (int64_t)time(NULL);
+    name_generation(g);
+    if (!g->request.has_seed && getrandom(&g->request.sampling.seed, sizeof g->request.sampling.seed, 0) < 0)
+        g->request.sampling.seed = (uint64_t)g->created;
+    return g;
+}
+
+bool generation_submit(generation **out, api_request *request, const generation_model *m, api_error *err)
+{
+    if (request->n_prompts && (size_t)request->n > API_MOST_PROMPTS / request->n_prompts)
+        return api_error_field(err, "n", "n times the number of prompts is more than %d", API_MOST_PROMPTS);
+    generation *g = generation_new(request, m);
+    if (!g) return api_error_set(err, 500, NULL, "out of memory for the request");
+    for (size_t i = 0; i < g->n_prompts; i++) {
+        if (submit_prompt(g, m, i, err)) continue;
+        generation_cancel(g, m->engine);
+        generation_free(g);
+        return false;
+    }
+    *out = g;
+    return true;
+}
+
+void generation_cancel(generation *g, nvllm_engine *engine)
+{
+    for (size_t i = 0; i < g->n_choices; i++) {
+        if (!g->choices[i].live) continue;
+        nvllm_cancel(engine, g->choices[i].id);
+        end_choice(g, &g->choices[i]);
+    }
+    g->complete = true;
+}
+
+void generation_free(generation *g)
+{
+    if (!g) return;
+    for (size_t i = 0; g->choices && i < g->n_choices; i++) {
+        choice *c = &g->choices[i];
+        reasoning_free(&c->split);
+        wire_free(&c->thought);
+        wire_free(&c->text);
+        logprobs_free(&c->logprobs);
+    }
+    for (size_t i = 0; g->prompt_text && i < g->n_prompts; i++) nvllm_free(g->prompt_text[i]);
+    free(g->choices);
+    free(g->prompt_tokens);
+    free(g->prompt_text);
+    free(g->prompt_text_len);
+    wire_free(&g->out);
+    api_request_free(&g->request);
+    free(g);
+}

@@ -1,0 +1,90 @@
+/* Opening model and engine on a thread of its own, while the server already answers /health. */
+#define _GNU_SOURCE
+#include "serve/log.h"
+#include "serve/server.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { DEFAULT_CONTEXT = 4096 };
+
+/* Tokens that fit into kv_bytes, from what the model needs for one. */
+static nvllm_status tokens_of_memory(int64_t *tokens, const nvllm_model *model, int64_t kv_bytes,
+                                     nvllm_error *err)
+{
+    char *text;
+    nvllm_status st = nvllm_model_inspect(model, "memory", &text, err);
+    if (st) return st;
+    json_t *memory = json_loads(text, 0, NULL);
+    json_int_t per_token = json_integer_value(json_object_get(memory, "kv_bytes_per_token"));
+    json_decref(memory);
+    nvllm_free(text);
+    if (per_token > 0) *tokens = kv_bytes / per_token;
+    return NVLLM_OK;
+}
+
+static nvllm_status open_all(loader *l, nvllm_error *err)
+{
+    nvllm_engine_options options = l->options->engine;
+    nvllm_status st = nvllm_model_open(&l->model, &l->options->model, err);
+    if (st) return st;
+    int32_t longest = nvllm_model_describe(l->model).max_context;
+    if (options.context == 0) options.context = longest < DEFAULT_CONTEXT ? longest : DEFAULT_CONTEXT;
+    l->context = options.context;
+    st = nvllm_model_tokenizer(l->model, &l->tokenizer, err);
+    if (!st && l->options->kv_bytes > 0)
+        st = tokens_of_memory(&options.kv_tokens, l->model, l->options->kv_bytes, err);
+    return st ? st : nvllm_engine_open(&l->engine, l->model, &options, err);
+}
+
+static void *load(void *arg)
+{
+    loader *l = arg;
+    uint64_t one = 1;
+    nvllm_error err = {0};
+    nvllm_status st = open_all(l, &err);
+    pthread_mutex_lock(&l->lock);
+    l->error = err;
+    l->state = st ? LOAD_FAILED : LOAD_DONE;
+    pthread_mutex_unlock(&l->lock);
+    if (write(l->bell, &one, sizeof one) < 0)
+        log_line("the loader cannot ring: the server will not notice the model");
+    return NULL;
+}
+
+bool loader_start(loader *l, const serve_options *options, int bell)
+{
+    l->options = options;
+    l->bell = bell;
+    pthread_mutex_init(&l->lock, NULL);
+    return pthread_create(&l->thread, NULL, load, l) == 0;
+}
+
+load_state loader_look(loader *l)
+{
+    pthread_mutex_lock(&l->lock);
+    load_state state = l->state;
+    pthread_mutex_unlock(&l->lock);
+    return state;
+}
+
+/* What clients call the model: the name given, else org/name as it is, else the last part of a path. */
+char *model_name_of(const serve_options *options)
+{
+    struct stat what;
+    const char *source = options->model.source ? options->model.source : options->model.random_config;
+    if (options->served_name) return strdup(options->served_name);
+    if (!source) return strdup("model");
+    if (stat(source, &what) != 0) return strndup(source, strcspn(source, "@"));
+    char *path = realpath(source, NULL);
+    if (!path) return strdup(source);
+    const char *slash = strrchr(path, '/');
+    char *name = strdup(slash && slash[1] ? slash + 1 : path);
+    free(path);
+    size_t len = name ? strlen(name) : 0;
+    if (len > 5 && strcmp(name + len - 5, ".gguf") == 0) name[len - 5] = 0;
+    return name;
+}
