@@ -3,7 +3,7 @@
 #   make run        install what is missing, build, tell a story with models/demo
 #   make test       install what is missing, build, run all tests
 #   make bench      measure models/demo; MODEL=..., BENCH_ARGS=...
-#   make asan       unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
+#   make asan       tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make fuzz       replay the fuzz corpora; FUZZ_SECONDS=300 fuzzes each target that long
 #   make lint       warnings as errors, clang-format, layers, cppcheck
 #   make install    PREFIX=/usr/local, DESTDIR=

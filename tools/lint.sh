@@ -21,9 +21,9 @@ formatted()
 checked()
 {
     cppcheck --enable=warning,performance,portability --inline-suppr --suppressions-list=tools/cppcheck.txt \
-        --error-exitcode=1 --std=c11 --quiet -j 2 -DNDEBUG -I include -I src src examples
+        --library=tools/cppcheck.xml --error-exitcode=1 --std=c11 --quiet -j 2 -DNDEBUG -I include -I src src examples
 }
-step warnings cmake --build --preset lint
+step warnings cmake --build --preset lint -- --quiet
 step format formatted
 step layers python3 tools/check_layers.py
 step cppcheck checked
