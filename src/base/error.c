@@ -25,9 +25,13 @@ nvllm_status error_prefix(nvllm_error *err, const char *format, ...)
     va_start(args, format);
     int used = vsnprintf(err->message, sizeof err->message, format, args);
     va_end(args);
-    if (used < 0) used = 0;
-    if ((size_t)used < sizeof err->message)
-        snprintf(err->message + used, sizeof err->message - (size_t)used, ": %s", old);
+    size_t at = used > 0 ? (size_t)used : 0, room = sizeof err->message;
+    if (at + 3 < room) { /* cut at the end, like every sentence */
+        size_t len = strlen(old) < room - at - 3 ? strlen(old) : room - at - 3;
+        memcpy(err->message + at, ": ", 2);
+        memcpy(err->message + at + 2, old, len);
+        err->message[at + 2 + len] = '\0';
+    }
     return err->code;
 }
 
