@@ -123,7 +123,7 @@ class Wire(Case):
 
 class Leaving(StoriesCase):
     """Clients that go away, in every state of their request."""
-    options = ("--max-sequences", "4", "--max-queue", "64", "--context", "512", "--max-buffer", "4", "--keepalive", "1")
+    options = ("--max-sequences", "4", "--max-queue", "64", "--context", "512", "--max-buffer", "512", "--keepalive", "1")
     body = {"prompt": "Once upon a time", "max_tokens": 500, "ignore_eos": True, "temperature": 0}
 
     def lost(self):
@@ -147,8 +147,11 @@ class Leaving(StoriesCase):
             self.server.wait_for(lambda: self.server.metric("vllm:num_requests_running") > 0)
 
         def first_bytes(sock):
-            while b"data:" not in sock.recv(4096):
-                pass
+            head = b""
+            while b"data:" not in head:
+                part = sock.recv(4096)
+                self.assertTrue(part, head)
+                head += part
 
         def reset(sock):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
