@@ -1,6 +1,6 @@
 /* Every family against transformers' float32 run, per layer and end to end: logits of every prompt position, the
  * residual stream after each layer where the fixture has it, and 64 greedy tokens; on the reference backend and on
- * the CPU backend with each instruction set that this machine runs.
+ * the CPU backend with each instruction set that this machine runs, and on the GPU where there is one.
  *
  * Bound: 1e-5 of the largest logit for float32 weights; for bf16 and f16 the error that the reference itself makes
  * when it is run in that format; twice that for Q8_0, whose inputs are rounded to int8 in blocks of 32. */
@@ -22,6 +22,11 @@ static int targets(target *out)
     int n = 0;
     out[n++] = (target){"reference", NULL};
     for (int i = 0; i <= (int)cpu_isa_detect(); i++) out[n++] = (target){"cpu", isas[i]};
+    backend *gpu;
+    if (backend_open(&gpu, "cuda", &(backend_options){0}, NULL) == NVLLM_OK) {
+        backend_close(gpu);
+        out[n++] = (target){"cuda", NULL};
+    }
     return n;
 }
 
@@ -43,10 +48,12 @@ static void compare_layer(void *context, const runner *r, int32_t op_index, cons
     snprintf(name, sizeof name, "layer.%d", op->layer);
     const float *want = family_tensor(check->family, name);
     if (!want) return;
-    int32_t stride;
-    const float *x = runner_buffer(r, BUF_X, &stride);
+    static float x[512 * 512];
+    int32_t values = step->T * runner_width(r, BUF_X);
+    assert_true(values <= 512 * 512);
+    assert_int_equal(runner_read(r, BUF_X, step->T, x, NULL), NVLLM_OK);
     float most = 0, error = 0;
-    for (int32_t i = 0; i < step->T * stride; i++) {
+    for (int32_t i = 0; i < values; i++) {
         most = fmaxf(most, fabsf(want[i]));
         error = fmaxf(error, fabsf(want[i] - x[i]));
     }
@@ -59,6 +66,7 @@ static runner *open_runner(const family_model *f, backend *b, int32_t pages)
     nvllm_error err = {0};
     runner *r;
     runner_options o = {.max_tokens = f->n_prompt,
+                        .max_rows = 1,
                         .max_logits = f->n_prompt,
                         .max_context = pages * S,
                         .pages = pages,
@@ -78,17 +86,23 @@ static float *run_prompt(runner *r, const family_model *f, int32_t pages)
         pos[t] = row[t] = t;
         slot[t] = table[t / S] * S + t % S;
     }
-    return runner_step(r, &(batch){.T = f->n_prompt,
-                                   .R = 1,
-                                   .N = f->n_prompt,
-                                   .P = pages,
-                                   .tokens = f->prompt,
-                                   .pos = pos,
-                                   .slot = slot,
-                                   .row_start = row_start,
-                                   .kv_len = kv_len,
-                                   .pages = table,
-                                   .logit_row = row});
+    float *logits;
+    nvllm_error err = {0};
+    if (runner_step(r,
+                    &(batch){.T = f->n_prompt,
+                             .R = 1,
+                             .N = f->n_prompt,
+                             .P = pages,
+                             .tokens = f->prompt,
+                             .pos = pos,
+                             .slot = slot,
+                             .row_start = row_start,
+                             .kv_len = kv_len,
+                             .pages = table,
+                             .logit_row = row},
+                    &logits, &err))
+        fail_msg("%s", err.message);
+    return logits;
 }
 
 static float allowed_error(const family_model *f)
@@ -157,7 +171,7 @@ static void check_greedy(const family_case *c, const target *t)
     bool differs = false;
     while (!engine_idle(e)) {
         const engine_event *events;
-        int32_t n = engine_step(e, &events);
+        int32_t n = engine_step(e, &events, NULL);
         for (int32_t i = 0; i < n && !differs; i++) {
             if (events[i].token < 0) continue;
             differs = events[i].token != f.greedy[made];
