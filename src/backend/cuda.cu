@@ -68,6 +68,7 @@ static nvllm_status open_device(cuda_backend *c, int device, nvllm_error *err)
     if (!st) st = check(cudaStreamCreateWithFlags(&c->cuda.stream, cudaStreamNonBlocking), "making a stream", err);
     if (st) return st;
     c->cuda.multiprocessors = card.multiProcessorCount;
+    c->cuda.programmatic = card.major >= 9;
     snprintf(c->name, sizeof c->name, "%s", card.name);
     c->base.isa = c->name;
     return NVLLM_OK;

@@ -24,6 +24,8 @@ static __device__ __forceinline__ float widen(__nv_bfloat16 v) { return __bfloat
 
 template <class E> static __global__ void kv_write(op_kv_write_args a)
 {
+    kernel_begins();
+    kernel_waits();
     int t = blockIdx.x, slot = a.slot[t], page = slot / a.kv.S, offset = slot % a.kv.S;
     for (int i = threadIdx.x; i < a.kv.K * a.kv.C; i += blockDim.x) {
         int head = i / a.kv.C, c = i % a.kv.C;
@@ -36,9 +38,9 @@ template <class E> static __global__ void kv_write(op_kv_write_args a)
 extern "C" void op_kv_write_cuda(const op_kv_write_args *a, const cuda_context *cuda)
 {
     switch (a->kv.format) {
-    case DTYPE_F32: kv_write<float><<<a->T, 256, 0, cuda->stream>>>(*a); break;
-    case DTYPE_F16: kv_write<__half><<<a->T, 256, 0, cuda->stream>>>(*a); break;
-    default: kv_write<__nv_bfloat16><<<a->T, 256, 0, cuda->stream>>>(*a); break;
+    case DTYPE_F32: launch(cuda, kv_write<float>, a->T, 256, 0, *a); break;
+    case DTYPE_F16: launch(cuda, kv_write<__half>, a->T, 256, 0, *a); break;
+    default: launch(cuda, kv_write<__nv_bfloat16>, a->T, 256, 0, *a); break;
     }
 }
 
@@ -62,6 +64,8 @@ static __device__ __forceinline__ int row_of(const op_attention_args &a, int t)
 template <class E, int G, int I>
 static __global__ void attend(op_attention_args a, float *scratch, int splits, int groups_per_head, int first_token)
 {
+    kernel_begins();
+    kernel_waits();
     __shared__ float shared_max[WARPS][G], shared_sum[WARPS][G], shared_v[WARPS][G][I * 32];
     int split = blockIdx.x, head = blockIdx.y / groups_per_head, z = blockIdx.z, t = first_token + z;
     int ratio = a.H / a.kv.K, C = a.kv.C, S = a.kv.S;
@@ -138,6 +142,8 @@ static __global__ void attend(op_attention_args a, float *scratch, int splits, i
 /* One block per head and token: the splits' results weighted to a common maximum. */
 static __global__ void merge(op_attention_args a, const float *scratch, int splits, int first_token)
 {
+    kernel_begins();
+    kernel_waits();
     int h = blockIdx.x, z = blockIdx.y, t = first_token + z, C = a.kv.C;
     int r = row_of(a, t), pos = a.kv_len[r] - (a.row_start[r + 1] - t), used = pos / SPLIT + 1;
     int first = a.window > 0 && pos - a.window + 1 > 0 ? (pos - a.window + 1) / SPLIT : 0;
@@ -170,10 +176,10 @@ static void launch_dims(const op_attention_args *a, const cuda_context *cuda, co
     dim3 grid((unsigned)l->splits, (unsigned)(a->kv.K * l->groups), (unsigned)l->tokens);
     float *scratch = (float *)cuda->scratch;
     int lanes = (a->kv.C + 31) / 32, threads = WARPS * 32, splits = l->splits, groups = l->groups, t = l->first_token;
-    if (lanes == 1) attend<E, G, 1><<<grid, threads, 0, cuda->stream>>>(*a, scratch, splits, groups, t);
-    else if (lanes == 2) attend<E, G, 2><<<grid, threads, 0, cuda->stream>>>(*a, scratch, splits, groups, t);
-    else if (lanes <= 4) attend<E, G, 4><<<grid, threads, 0, cuda->stream>>>(*a, scratch, splits, groups, t);
-    else attend<E, G, 8><<<grid, threads, 0, cuda->stream>>>(*a, scratch, splits, groups, t);
+    if (lanes == 1) launch(cuda, attend<E, G, 1>, grid, threads, 0, *a, scratch, splits, groups, t);
+    else if (lanes == 2) launch(cuda, attend<E, G, 2>, grid, threads, 0, *a, scratch, splits, groups, t);
+    else if (lanes <= 4) launch(cuda, attend<E, G, 4>, grid, threads, 0, *a, scratch, splits, groups, t);
+    else launch(cuda, attend<E, G, 8>, grid, threads, 0, *a, scratch, splits, groups, t);
 }
 
 template <class E> static void launch_group(const op_attention_args *a, const cuda_context *cuda, launch_shape l)
@@ -196,7 +202,7 @@ extern "C" void op_attention_cuda(const op_attention_args *a, const cuda_context
         case DTYPE_F16: launch_group<__half>(a, cuda, l); break;
         default: launch_group<__nv_bfloat16>(a, cuda, l); break;
         }
-        merge<<<dim3((unsigned)a->H, (unsigned)l.tokens), 128, 0, cuda->stream>>>(*a, (const float *)cuda->scratch,
+        launch(cuda, merge, dim3((unsigned)a->H, (unsigned)l.tokens), 128, 0, *a, (const float *)cuda->scratch,
                                                                                    l.splits, l.first_token);
     }
 }

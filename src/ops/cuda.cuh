@@ -23,6 +23,7 @@ typedef struct {
     cudaStream_t stream;
     void *scratch; /* op_attention_cuda_scratch bytes at least */
     int multiprocessors;
+    int programmatic; /* the GPU has programmatic dependent launch (9.0 and later), and it is on */
 } cuda_context;
 
 void op_embed_cuda(const op_embed_args *a, const cuda_context *cuda);
@@ -37,6 +38,39 @@ void op_gather_cuda(const op_gather_args *a, const cuda_context *cuda);
 
 /* Partial results of op_attention_cuda for T tokens: splits of the context are merged by a second kernel. */
 size_t op_attention_cuda_scratch(int32_t T, int32_t H, int32_t C, int32_t max_context);
+}
+
+/* Programmatic dependent launch: a kernel may start while the one before it still runs. Every kernel therefore begins
+ * with kernel_begins(), may then read what no kernel writes (weights), and calls kernel_waits() before anything else:
+ * only the wait orders memory. */
+static __device__ __forceinline__ void kernel_begins(void)
+{
+#if __CUDA_ARCH__ >= 900
+    cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+
+static __device__ __forceinline__ void kernel_waits(void)
+{
+#if __CUDA_ARCH__ >= 900
+    cudaGridDependencySynchronize();
+#endif
+}
+
+template <class... P, class... A>
+static void launch(const cuda_context *cuda, void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared, A... args)
+{
+    cudaLaunchAttribute overlap = {};
+    cudaLaunchConfig_t config = {};
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared;
+    config.stream = cuda->stream;
+    config.attrs = &overlap;
+    config.numAttrs = cuda->programmatic ? 1 : 0;
+    cudaLaunchKernelEx(&config, kernel, P(args)...); /* an error stays, and the backend reports it after the step */
 }
 
 static __device__ __forceinline__ float warp_sum(float v)

@@ -5,6 +5,8 @@
 /* blockDim.x threads share one group; blockDim.x is 32 or a multiple of it up to 1024. */
 static __global__ void rmsnorm(op_rmsnorm_args a)
 {
+    kernel_begins();
+    kernel_waits();
     __shared__ float partial[32];
     int t = blockIdx.x / a.groups, g = blockIdx.x % a.groups;
     const float *in = a.in + (size_t)t * a.in_stride + (size_t)g * a.width;
@@ -25,5 +27,5 @@ static __global__ void rmsnorm(op_rmsnorm_args a)
 extern "C" void op_rmsnorm_cuda(const op_rmsnorm_args *a, const cuda_context *cuda)
 {
     int threads = a->width <= 256 ? 32 : 256;
-    rmsnorm<<<a->T * a->groups, threads, 0, cuda->stream>>>(*a);
+    launch(cuda, rmsnorm, a->T * a->groups, threads, 0, *a);
 }

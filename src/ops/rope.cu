@@ -3,6 +3,8 @@
 
 static __global__ void rope_table(op_rope_table_args a)
 {
+    kernel_begins();
+    kernel_waits();
     int t = blockIdx.x, half = a.C / 2;
     for (int i = threadIdx.x; i < half; i += blockDim.x) {
         float angle = __fmul_rn((float)a.pos[t], a.inv_freq[i]); /* rounded to float32, as in the reference */
@@ -15,6 +17,8 @@ static __global__ void rope_table(op_rope_table_args a)
 
 static __global__ void rope(op_rope_args a)
 {
+    kernel_begins();
+    kernel_waits();
     int t = blockIdx.x, half = a.C / 2;
     for (int i = threadIdx.x; i < a.heads * half; i += blockDim.x) {
         int h = i / half, j = i % half;
@@ -28,10 +32,10 @@ static __global__ void rope(op_rope_args a)
 
 extern "C" void op_rope_table_cuda(const op_rope_table_args *a, const cuda_context *cuda)
 {
-    rope_table<<<a->T, 64, 0, cuda->stream>>>(*a);
+    launch(cuda, rope_table, a->T, 64, 0, *a);
 }
 
 extern "C" void op_rope_cuda(const op_rope_args *a, const cuda_context *cuda)
 {
-    rope<<<a->T, 256, 0, cuda->stream>>>(*a);
+    launch(cuda, rope, a->T, 256, 0, *a);
 }

@@ -3,6 +3,8 @@
 
 static __global__ void silu_mul(op_silu_mul_args a)
 {
+    kernel_begins();
+    kernel_waits();
     int f = blockIdx.x * blockDim.x + threadIdx.x, t = blockIdx.y;
     if (f >= a.F) return;
     float g = a.gate[(size_t)t * a.in_stride + f], u = a.up[(size_t)t * a.in_stride + f];
@@ -11,5 +13,5 @@ static __global__ void silu_mul(op_silu_mul_args a)
 
 extern "C" void op_silu_mul_cuda(const op_silu_mul_args *a, const cuda_context *cuda)
 {
-    silu_mul<<<dim3((unsigned)(a->F + 255) / 256, (unsigned)a->T), 256, 0, cuda->stream>>>(*a);
+    launch(cuda, silu_mul, dim3((unsigned)(a->F + 255) / 256, (unsigned)a->T), 256, 0, *a);
 }
