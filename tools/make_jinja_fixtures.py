@@ -208,6 +208,12 @@ a {# c #} b {% if 1 %} c {% endif %} d
 {{ messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | first }}
 {{ messages | groupby('role') }}
 {{ (messages | last).content is string }}
+{{ '{:.3}|{:.3}|{:.3}|{:.4}'.format(3.0, 123.0, 0.00001234, 123.0) }}{{ '%.3d|%05d|%+.1f' % (7, -42, 2.25) }}
+{{ '{:,}|{:_x}|{:>8,.2f}|{:08.3f}|{:.1%}'.format(1234567, 1234567, 9876.543, -1.5, 0.256) }}
+{{ '{:,x}'.format(7) }}
+{{ '{:.3}'.format(7) }}
+{% macro m(p, q=q) %}{{ q is defined }}{% endmacro %}{% set q = 1 %}{{ m(0) }}
+{{ nothing | truncate(5) is defined }}{{ range(5)[::2] }}{{ range(9).index(3) }}
 '''
 
 

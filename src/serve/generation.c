@@ -270,6 +270,7 @@ static generation *generation_new(api_request *request, const generation_model *
         g->choices[i].owner = g;
         g->choices[i].index = (int32_t)i;
         g->choices[i].logprobs.tokenizer = m->tokenizer;
+        g->choices[i].logprobs.hide_special = !g->request.sampling.keep_special;
     }
     g->model_name = m->name;
     g->created = (int64_t)time(NULL);

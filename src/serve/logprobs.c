@@ -63,6 +63,20 @@ static bool is_utf8(const char *text, size_t len)
     return true;
 }
 
+/* Is the token a control token that the text leaves out, like BOS? */
+static bool is_hidden(const logprob_list *l, int32_t id)
+{
+    char *shown = NULL, *text = NULL;
+    size_t shown_len = 0, len = 0;
+    if (!l->hide_special ||
+        nvllm_detokenize(l->tokenizer, &id, 1, NVLLM_SKIP_SPECIAL, &shown, &shown_len, NULL))
+        return false;
+    bool hidden = shown_len == 0 && !nvllm_detokenize(l->tokenizer, &id, 1, 0, &text, &len, NULL) && len > 0;
+    nvllm_free(shown);
+    nvllm_free(text);
+    return hidden;
+}
+
 /* Bytes that begin a character, so that the halves of one count once. */
 static int64_t characters(const char *text, size_t len)
 {
@@ -140,7 +154,7 @@ void logprobs_add_completion(logprob_list *l, const nvllm_event *event, bool fir
         wire_real(&l->values, (double)event->logprob);
         add_top(l, event, bytes, len);
     }
-    l->characters += characters(bytes, len);
+    if (!is_hidden(l, event->token)) l->characters += characters(bytes, len);
     l->count++;
     nvllm_free(bytes);
 }

@@ -11,7 +11,8 @@
 
 typedef struct {
     const nvllm_tokenizer *tokenizer;
-    wire content;                      /* chat: items, separated by commas */
+    bool hide_special; /* completions: special tokens are not in the text, so they have no length */
+    wire content;      /* chat: items, separated by commas */
     wire tokens, values, top, offsets; /* completions: the same */
     int64_t characters;                /* completions: Unicode characters before the next token */
     size_t count;                      /* items now held */

@@ -1,4 +1,4 @@
-/* `/`: the chat page. It is one file that loads nothing else, and the policy below holds it to that. */
+/* `/`: the chat page. It is one file that loads nothing else; a Content-Security-Policy inside it holds it to that. */
 #include "serve/page.h"
 #include "serve/routes.h"
 

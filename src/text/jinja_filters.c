@@ -135,7 +135,6 @@ static jv filter_truncate(jinja_run *r, jv self, const jv *a, const jv_args *raw
     (void)raw;
     int64_t length, leeway;
     jv end = a[2].kind == JV_MISSING ? jv_literal(r, "...") : a[2];
-    if (self.kind == JV_UNDEFINED) self = jv_literal(r, "");
     if (jr_failed(r) || !arg_int(r, a[0], 255, &length) || !arg_int(r, a[3], 5, &leeway)) return jv_none();
     size_t n;
     if (end.kind != JV_STRING || !jv_length(self, &n)) return jr_error(r, "truncate wants str");

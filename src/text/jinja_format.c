@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define MAX_WIDTH 100000
@@ -93,8 +94,31 @@ static void put_int(jinja_run *r, jinja_text *t, const field *f, int64_t value, 
     }
     if (f->alternate)
         base = type == 'x' ? "0x" : type == 'X' ? "0X" : type == 'o' ? "0o" : type == 'b' ? "0b" : "";
+    if (f->group == ',' && type != 'd') jr_error(r, "cannot specify ',' with '%c'", type);
     if (f->group) group_digits(digits, sizeof digits, f->group, type == 'd' ? 3 : 4);
+    if (f->precision > 100) jr_fail(r, NVLLM_ERR_LIMIT, "a precision of %d digits", f->precision);
+    while (f->precision <= 100 && (int)strlen(digits) < f->precision) {
+        memmove(digits + 1, digits, strlen(digits) + 1);
+        digits[0] = '0';
+    }
     put_number(r, t, f, value < 0, base, digits);
+}
+
+/* A precision without a type: like %g, but with a digit behind the point, and exponents from one digit less on. */
+static void float_digits(char *digits, size_t cap, double size, int precision)
+{
+    int p = precision > 0 ? precision : 1;
+    snprintf(digits, cap, "%.*e", p - 1, size);
+    char *e = strchr(digits, 'e'), *end = e;
+    int exponent = e ? atoi(e + 1) : 0;
+    if (e && (exponent < -4 || exponent >= p - 1)) {
+        while (strchr(digits, '.') && end > digits && end[-1] == '0') end--;
+        if (end > digits && end[-1] == '.') end--;
+        memmove(end, e, strlen(e) + 1);
+        return;
+    }
+    snprintf(digits, cap, "%.*g", p, size);
+    if (!strchr(digits, '.')) strncat(digits, ".0", cap - strlen(digits) - 1);
 }
 
 static void put_float(jinja_run *r, jinja_text *t, const field *f, double value, char type)
@@ -109,6 +133,8 @@ static void put_float(jinja_run *r, jinja_text *t, const field *f, double value,
     }
     if (isnan(size) || isinf(size)) {
         snprintf(digits, sizeof digits, "%s", isnan(size) ? "nan" : "inf");
+    } else if (type == 'r' && f->precision >= 0) {
+        float_digits(digits, sizeof digits, size, precision);
     } else if (type == 'r') {
         jinja_float_repr(size, digits);
     } else {
@@ -213,8 +239,10 @@ static void percent_number(percent_state *s, jinja_text *t, field *f, jv v)
         char type = f->type == 'i' || f->type == 'u' ? 'd' : f->type;
         double d = v.kind == JV_FLOAT ? trunc(v.as.f) : 0;
         int64_t i = 0;
-        if (v.kind == JV_FLOAT && (type != 'd' || !(fabs(d) < 9.2e18))) {
+        if (v.kind == JV_FLOAT && type != 'd') {
             jr_error(s->r, "%%%c format: an integer is required, not float", f->type);
+        } else if (!(fabs(d) < 9.2e18)) {
+            jr_error(s->r, "integer overflow: %g does not fit 64 bits", d);
         }
         if (!jv_is_integer(v, &i) && !jr_failed(s->r)) i = (int64_t)d;
         put_int(s->r, t, f, i, type);
@@ -415,7 +443,7 @@ static void brace_value(jinja_run *r, jinja_text *t, jv v, const char *spec, con
         if (f.precision >= 0) jr_error(r, "precision not allowed in integer format specifier");
         put_int(r, t, &f, i, f.type && f.type != 'n' ? f.type : 'd');
     } else if (jv_is_number(v) && (as_float || !f.type)) {
-        char type = f.type ? f.type : f.precision >= 0 ? 'g' : 'r';
+        char type = f.type ? f.type : 'r';
         put_float(r, t, &f, jv_number(v), type);
     } else {
         jr_error(r, "unsupported format string passed to %s.__format__", jv_type(v));

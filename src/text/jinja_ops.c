@@ -215,7 +215,7 @@ size_t jv_find(jinja_run *r, const jv_string *s, size_t from, const jv_string *n
     if (n == 0) return from;
     const char *at = s->data + from, *last = s->data + s->len - n;
     for (size_t seen = 1; at <= last && (at = memchr(at, needle->data[0], (size_t)(last - at) + 1)); seen++) {
-        if (seen % 16 == 0 && !jr_charge(r, 1)) return SIZE_MAX;
+        if (seen % 4 == 0 && !jr_charge(r, 1)) return SIZE_MAX;
         if (at[n - 1] == needle->data[n - 1]) {
             if (!jr_charge(r, n / 256)) return SIZE_MAX;
             if (memcmp(at, needle->data, n) == 0) return (size_t)(at - s->data);

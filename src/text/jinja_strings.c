@@ -76,9 +76,10 @@ size_t jinja_rfind(jinja_run *r, const jv_string *s, size_t end, const jv_string
 {
     size_t n = needle->len;
     if (n > end || !jr_charge(r, 1 + end / 64)) return SIZE_MAX;
+    size_t seen = 0;
     for (size_t at = end - n + 1; at-- > 0;) {
         if (n && s->data[at] != needle->data[0]) continue;
-        if (n >= 256 && !jr_charge(r, n / 256)) return SIZE_MAX;
+        if (!jr_charge(r, n / 256 + (++seen % 4 == 0))) return SIZE_MAX;
         if (n == 0 || memcmp(s->data + at, needle->data, n) == 0) return at;
     }
     return SIZE_MAX;

@@ -17,8 +17,7 @@ LIBRARY = os.environ.get("NVLLM_TEST_LIBRARY", str(BUILD / "libnanovllm.so"))
 SHARED = Path(os.environ.get("NVLLM_TEST_SHARED", SOURCE.parent / "shared/data"))
 FIXTURES = SOURCE / "tests/fixtures"
 COMMANDS = ["run", "chat", "serve", "bench", "perplexity", "tokenize", "detokenize", "render", "inspect"]
-CACHE = BUILD / "CMakeCache.txt"
-SANITIZED = CACHE.exists() and "NVLLM_SANITIZE:BOOL=ON" in CACHE.read_text()
+SANITIZED = "NVLLM_TEST_SANITIZED" in os.environ
 BYTES_GGUF = FIXTURES / "gguf/llama-llama3-f32.gguf"  # its tokenizer knows every byte
 
 

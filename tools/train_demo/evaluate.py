@@ -5,7 +5,6 @@ samples.md to --report. Sampled numbers depend on the device's random numbers; o
 """
 import argparse
 import json
-import math
 import pathlib
 import random
 import re

@@ -17,6 +17,11 @@ def export(model, c, tokenizer, out):
     save_file(weights, str(out / "model.safetensors"), metadata={"format": "pt"})
     (out / "model.safetensors").chmod(0o644)
     shutil.copy(tokenizer, out / "tokenizer.json")
+    write_configs(c, out)
+
+
+def write_configs(c, out):
+    """The small files beside model.safetensors and tokenizer.json."""
     added = {t["content"]: t["id"] for t in json.loads((out / "tokenizer.json").read_text())["added_tokens"]}
     ends = [added["<|im_end|>"], added["<|endoftext|>"]]
     write = lambda name, value: (out / name).write_text(json.dumps(value, indent=2) + "\n")

@@ -169,7 +169,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--text", type=pathlib.Path, required=True, help="folder with classics.tar.xz and tinystories.txt.xz")
     p.add_argument("--out", type=pathlib.Path, required=True)
-    p.add_argument("--tokens", type=float, default=64e6, help="tokens of each mix")
+    p.add_argument("--tokens", type=float, default=80e6, help="tokens of each mix")
     p.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
     a = p.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)

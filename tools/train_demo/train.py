@@ -74,7 +74,7 @@ def train(a):
     mixes = [Rows(a.data / f"mix_{m}.npy", device, a.seed) for m in "ab"]
     print(f"{sum(w.numel() for w in model.parameters()):,} parameters, rows {[len(m.rows) for m in mixes]}", flush=True)
     tokenizer = Tokenizer.from_file(str(a.data / "tokenizer.json"))
-    steps, begin, log = a.steps or 10 ** 9, time.time(), []
+    steps, begin, log = 10 ** 9 if a.minutes else a.steps, time.time(), []
     for step in range(10 ** 9):
         if step == 40 and a.minutes:
             torch.cuda.synchronize() if device == "cuda" else None
@@ -109,14 +109,14 @@ def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--data", type=pathlib.Path, required=True)
     p.add_argument("--out", type=pathlib.Path, required=True, help="the model folder to write")
-    p.add_argument("--steps", type=int, default=0)
-    p.add_argument("--minutes", type=float, default=0)
+    p.add_argument("--steps", type=int, default=5200)
+    p.add_argument("--minutes", type=float, default=0, help="instead of --steps: as many steps as fit")
     p.add_argument("--batch", type=int, default=128, help="rows of 1,024 tokens a step")
     p.add_argument("--lr", type=float, default=2e-3)
     p.add_argument("--decay", type=float, default=0.1)
-    p.add_argument("--dropout", type=float, default=0.0)
+    p.add_argument("--dropout", type=float, default=0.1)
     p.add_argument("--warm", type=int, default=200)
-    p.add_argument("--first", type=float, default=0.5, help="share of the steps on mix A")
+    p.add_argument("--first", type=float, default=0.4, help="share of the steps on mix A")
     p.add_argument("--seed", type=int, default=1)
     train(p.parse_args())
 

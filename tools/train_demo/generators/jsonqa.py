@@ -74,11 +74,6 @@ def fact(rng):
     return spin.articles(questions[0].replace("{k}", key)) + " " + rng.choice(ASK), json.dumps(dict(zip(names, (key, value))))
 
 
-def story_card(rng, s):
-    """A story dict as a card in JSON: used after a story has been told."""
-    return rng.choice(["Give me the hero of that story as JSON.", "Who was in the story? Answer as JSON."]), json.dumps({"hero": s["hero"]})
-
-
 def request(rng):
     return rng.choices([extract, free_object, listing, fact], [4, 3, 3, 3])[0](rng)
 

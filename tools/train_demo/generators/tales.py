@@ -104,7 +104,16 @@ _GROUPS = [
     "forest jungle meadow field valley desert".split(),
     "rock stone shell feather leaf stick coin button marble gem key".split(),
 ]
-_GROUPS_PETS = [_ANIMALS]
+
+
+def plural_of(noun):
+    """The plural of a noun of the groups above."""
+    odd = {"mouse": "mice", "wolf": "wolves", "leaf": "leaves", "sheep": "sheep", "deer": "deer", "fish": "fish"}
+    if noun in odd:
+        return odd[noun]
+    if noun in ("box", "fox", "witch", "dress", "sandwich", "peach"):
+        return noun + "es"
+    return noun[:-1] + "ies" if noun.endswith("y") and noun not in ("monkey", "key") else noun + "s"
 
 
 def vary(story, rng, names):
@@ -117,7 +126,7 @@ def vary(story, rng, names):
             new = rng.choice(W.GIRLS if name in girls else W.BOYS) if rng.random() < 0.8 else W.invented_name(rng)
             if new not in present and new not in table.values() and new.lower() not in present:
                 table[name] = new
-    for group in _GROUPS + _GROUPS_PETS:
+    for group in _GROUPS + [_ANIMALS]:
         here = [w for w in group if w in present or w + "s" in present]
         if not here or rng.random() > 0.35:
             continue
@@ -134,24 +143,11 @@ def vary(story, rng, names):
         w = m.group(1)
         low = w.lower()
         new = table.get(w) or (table.get(low) if low in table and low not in ("rose",) else None)
-        plural = ""
         if new is None and w.endswith("s") and table.get(low[:-1]):
-            new, plural = table[low[:-1]], "s"
-            if new in ("sheep", "deer", "fish"):
-                plural = ""
-            elif new in ("box", "fox", "witch", "dress", "sandwich", "peach"):
-                plural = "es"
-            elif new == "mouse":
-                new, plural = "mice", ""
-            elif new == "wolf":
-                new, plural = "wolves", ""
-            elif new.endswith("y") and new not in ("monkey", "key"):
-                new, plural = new[:-1] + "ie", "s"
-            elif new == "leaf":
-                new, plural = "leaves", ""
+            new = plural_of(table[low[:-1]])
         if new is None:
             return w
-        return (new[0].upper() if w[0].isupper() else new[0]) + new[1:] + plural
+        return (new[0].upper() if w[0].isupper() else new[0]) + new[1:]
     text = re.sub(r"\b([A-Za-z]+)\b", swap, story)
     text = re.sub(r"\b([Aa])n? (?=[A-Za-z])", lambda m: m.group(1) + " ", text)
     return spin.articles(text)
