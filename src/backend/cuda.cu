@@ -62,10 +62,11 @@ static nvllm_status open_device(cuda_backend *c, int device, nvllm_error *err)
         st = error_set(err, NVLLM_ERR_USAGE, "cuda:%d: this machine has %d GPUs", device, count);
     if (!st) st = check(cudaGetDeviceProperties(&card, device), "reading the GPU's properties", err);
     if (!st && card.major < 8)
-        st = error_set(err, NVLLM_ERR_UNSUPPORTED, "%s has compute capability %d.%d; 8.0 is needed", card.name,
-                       card.major, card.minor);
+        st = error_set(err, NVLLM_ERR_UNSUPPORTED, "%s has compute capability %d.%d; 8.0 is needed",
+                       card.name, card.major, card.minor);
     if (!st) st = check(cudaSetDevice(device), "choosing the GPU", err);
-    if (!st) st = check(cudaStreamCreateWithFlags(&c->cuda.stream, cudaStreamNonBlocking), "making a stream", err);
+    if (!st)
+        st = check(cudaStreamCreateWithFlags(&c->cuda.stream, cudaStreamNonBlocking), "making a stream", err);
     if (st) return st;
     c->cuda.multiprocessors = card.multiProcessorCount;
     c->cuda.programmatic = card.major >= 9;
@@ -125,15 +126,17 @@ static nvllm_status cuda_reserve_scratch(backend *b, const backend_shape *s, nvl
 /* Pageable memory: the driver has staged it when the call returns. */
 static nvllm_status cuda_copy_in(backend *b, void *to, const void *from, size_t bytes, nvllm_error *err)
 {
-    return check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, self(b)->cuda.stream), "copying to the GPU",
-                 err);
+    return check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, self(b)->cuda.stream),
+                 "copying to the GPU", err);
 }
 
 static nvllm_status cuda_copy_out(backend *b, void *to, const void *from, size_t bytes, nvllm_error *err)
 {
     cudaStream_t stream = self(b)->cuda.stream;
     nvllm_status st = check(cudaGetLastError(), "starting a kernel", err);
-    if (!st) st = check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream), "copying from the GPU", err);
+    if (!st)
+        st = check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream), "copying from the GPU",
+                   err);
     return st ? st : check(cudaStreamSynchronize(stream), "running a step", err);
 }
 

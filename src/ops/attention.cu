@@ -14,13 +14,31 @@ enum { SPLIT = 64, WARPS = 4, TOKENS = 32 };
 /* ---- KV write ------------------------------------------------------------------------------------------------ */
 
 template <class E> static __device__ __forceinline__ E narrow(float v);
-template <> __device__ __forceinline__ float narrow<float>(float v) { return v; }
-template <> __device__ __forceinline__ __half narrow<__half>(float v) { return __float2half_rn(v); }
-template <> __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float v) { return __float2bfloat16_rn(v); }
+template <> __device__ __forceinline__ float narrow<float>(float v)
+{
+    return v;
+}
+template <> __device__ __forceinline__ __half narrow<__half>(float v)
+{
+    return __float2half_rn(v);
+}
+template <> __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float v)
+{
+    return __float2bfloat16_rn(v);
+}
 
-static __device__ __forceinline__ float widen(float v) { return v; }
-static __device__ __forceinline__ float widen(__half v) { return __half2float(v); }
-static __device__ __forceinline__ float widen(__nv_bfloat16 v) { return __bfloat162float(v); }
+static __device__ __forceinline__ float widen(float v)
+{
+    return v;
+}
+static __device__ __forceinline__ float widen(__half v)
+{
+    return __half2float(v);
+}
+static __device__ __forceinline__ float widen(__nv_bfloat16 v)
+{
+    return __bfloat162float(v);
+}
 
 template <class E> static __global__ void kv_write(op_kv_write_args a)
 {
@@ -47,7 +65,8 @@ extern "C" void op_kv_write_cuda(const op_kv_write_args *a, const cuda_context *
 /* ---- Attention ----------------------------------------------------------------------------------------------- */
 
 /* A partial result: max, sum of weights, then the weighted sum of V, C floats. sum 0: the split saw nothing. */
-static __device__ __forceinline__ float *partial_of(float *scratch, int t, int H, int h, int splits, int split, int C)
+static __device__ __forceinline__ float *partial_of(float *scratch, int t, int H, int h, int splits,
+                                                    int split, int C)
 {
     return scratch + ((((size_t)t * H + h) * splits + split) * (C + 2));
 }
@@ -62,7 +81,8 @@ static __device__ __forceinline__ int row_of(const op_attention_args &a, int t)
 
 /* E: KV element; G: query heads handled together; I: ceil(C / 32). */
 template <class E, int G, int I>
-static __global__ void attend(op_attention_args a, float *scratch, int splits, int groups_per_head, int first_token)
+static __global__ void attend(op_attention_args a, float *scratch, int splits, int groups_per_head,
+                              int first_token)
 {
     kernel_begins();
     kernel_waits();
@@ -72,7 +92,8 @@ static __global__ void attend(op_attention_args a, float *scratch, int splits, i
     int g0 = blockIdx.y % groups_per_head * G, n_group = min(G, ratio - g0), h0 = head * ratio + g0;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     int r = row_of(a, t), pos = a.kv_len[r] - (a.row_start[r + 1] - t);
-    int begin = max(split * SPLIT, a.window > 0 ? pos - a.window + 1 : 0), end = min((split + 1) * SPLIT, pos + 1);
+    int begin = max(split * SPLIT, a.window > 0 ? pos - a.window + 1 : 0),
+        end = min((split + 1) * SPLIT, pos + 1);
     if (begin >= end) {
         if (threadIdx.x < n_group) partial_of(scratch, z, a.H, h0 + threadIdx.x, splits, split, C)[1] = 0;
         return;
@@ -104,7 +125,8 @@ static __global__ void attend(op_attention_args a, float *scratch, int splits, i
 #pragma unroll
             for (int i = 0; i < I; i++) score = fmaf(q[g][i], k[i], score);
             score = warp_sum(score);
-            float new_most = fmaxf(most[g], score), old = expf(most[g] - new_most), weight_now = expf(score - new_most);
+            float new_most = fmaxf(most[g], score), old = expf(most[g] - new_most),
+                  weight_now = expf(score - new_most);
             total[g] = total[g] * old + weight_now;
             most[g] = new_most;
 #pragma unroll
@@ -175,20 +197,29 @@ static void launch_dims(const op_attention_args *a, const cuda_context *cuda, co
 {
     dim3 grid((unsigned)l->splits, (unsigned)(a->kv.K * l->groups), (unsigned)l->tokens);
     float *scratch = (float *)cuda->scratch;
-    int lanes = (a->kv.C + 31) / 32, threads = WARPS * 32, splits = l->splits, groups = l->groups, t = l->first_token;
-    if (lanes == 1) launch(cuda, attend<E, G, 1>, grid, threads, 0, *a, scratch, splits, groups, t);
-    else if (lanes == 2) launch(cuda, attend<E, G, 2>, grid, threads, 0, *a, scratch, splits, groups, t);
-    else if (lanes <= 4) launch(cuda, attend<E, G, 4>, grid, threads, 0, *a, scratch, splits, groups, t);
-    else launch(cuda, attend<E, G, 8>, grid, threads, 0, *a, scratch, splits, groups, t);
+    int lanes = (a->kv.C + 31) / 32, threads = WARPS * 32, splits = l->splits, groups = l->groups,
+        t = l->first_token;
+    if (lanes == 1)
+        launch(cuda, attend<E, G, 1>, grid, threads, 0, *a, scratch, splits, groups, t);
+    else if (lanes == 2)
+        launch(cuda, attend<E, G, 2>, grid, threads, 0, *a, scratch, splits, groups, t);
+    else if (lanes <= 4)
+        launch(cuda, attend<E, G, 4>, grid, threads, 0, *a, scratch, splits, groups, t);
+    else
+        launch(cuda, attend<E, G, 8>, grid, threads, 0, *a, scratch, splits, groups, t);
 }
 
-template <class E> static void launch_group(const op_attention_args *a, const cuda_context *cuda, launch_shape l)
+template <class E>
+static void launch_group(const op_attention_args *a, const cuda_context *cuda, launch_shape l)
 {
     int ratio = a->H / a->kv.K;
     l.groups = ratio <= 2 ? 1 : (ratio + 3) / 4;
-    if (ratio == 1) launch_dims<E, 1>(a, cuda, &l);
-    else if (ratio == 2) launch_dims<E, 2>(a, cuda, &l);
-    else launch_dims<E, 4>(a, cuda, &l);
+    if (ratio == 1)
+        launch_dims<E, 1>(a, cuda, &l);
+    else if (ratio == 2)
+        launch_dims<E, 2>(a, cuda, &l);
+    else
+        launch_dims<E, 4>(a, cuda, &l);
 }
 
 extern "C" void op_attention_cuda(const op_attention_args *a, const cuda_context *cuda)
@@ -202,8 +233,8 @@ extern "C" void op_attention_cuda(const op_attention_args *a, const cuda_context
         case DTYPE_F16: launch_group<__half>(a, cuda, l); break;
         default: launch_group<__nv_bfloat16>(a, cuda, l); break;
         }
-        launch(cuda, merge, dim3((unsigned)a->H, (unsigned)l.tokens), 128, 0, *a, (const float *)cuda->scratch,
-                                                                                   l.splits, l.first_token);
+        launch(cuda, merge, dim3((unsigned)a->H, (unsigned)l.tokens), 128, 0, *a,
+               (const float *)cuda->scratch, l.splits, l.first_token);
     }
 }
 

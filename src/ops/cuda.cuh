@@ -58,7 +58,8 @@ static __device__ __forceinline__ void kernel_waits(void)
 }
 
 template <class... P, class... A>
-static void launch(const cuda_context *cuda, void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared, A... args)
+static void launch(const cuda_context *cuda, void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared,
+                   A... args)
 {
     cudaLaunchAttribute overlap = {};
     cudaLaunchConfig_t config = {};
@@ -70,7 +71,8 @@ static void launch(const cuda_context *cuda, void (*kernel)(P...), dim3 grid, un
     config.stream = cuda->stream;
     config.attrs = &overlap;
     config.numAttrs = cuda->programmatic ? 1 : 0;
-    cudaLaunchKernelEx(&config, kernel, P(args)...); /* an error stays, and the backend reports it after the step */
+    cudaLaunchKernelEx(&config, kernel,
+                       P(args)...); /* an error stays, and the backend reports it after the step */
 }
 
 static __device__ __forceinline__ float warp_sum(float v)

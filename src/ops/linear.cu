@@ -28,7 +28,8 @@ static __device__ __forceinline__ int part_of(const row_list &a, int row)
     return p;
 }
 
-template <int T> static __device__ __forceinline__ void store_row(const row_list &a, int p, int n, float (&sum)[T])
+template <int T>
+static __device__ __forceinline__ void store_row(const row_list &a, int p, int n, float (&sum)[T])
 {
     float bias = a.bias[p] ? a.bias[p][n] : 0;
 #pragma unroll
@@ -49,7 +50,8 @@ template <int T> static __device__ __forceinline__ void stage_inputs(__nv_bfloat
 
 /* sum[t] += 8 weights times 8 inputs of each token. */
 template <int T>
-static __device__ __forceinline__ void multiply_8(float (&sum)[T], const uint4 &packed, const __nv_bfloat16 *x, int cols)
+static __device__ __forceinline__ void multiply_8(float (&sum)[T], const uint4 &packed,
+                                                  const __nv_bfloat16 *x, int cols)
 {
     const __nv_bfloat162 *w = (const __nv_bfloat162 *)&packed;
 #pragma unroll
@@ -80,7 +82,8 @@ template <int T, int SLICES> static __global__ void linear_bf16(row_list a)
     kernel_begins();
     if (row < total) {
         int p = part_of(a, row);
-        const uint4 *w = (const uint4 *)((const __nv_bfloat16 *)a.data[p] + (size_t)(row - a.first[p]) * a.cols);
+        const uint4 *w =
+            (const uint4 *)((const __nv_bfloat16 *)a.data[p] + (size_t)(row - a.first[p]) * a.cols);
 #pragma unroll
         for (int i = 0; i < AHEAD; i++)
             if (first + i * STEP < vectors) ahead[i] = __ldcs(w + first + i * STEP);
@@ -100,7 +103,8 @@ template <int T, int SLICES> static __global__ void linear_bf16(row_list a)
             }
 #pragma unroll
             for (int i = 0; i < AHEAD; i++)
-                if (first + i * STEP < vectors) multiply_8<T>(sum, ahead[i], x + (first + i * STEP) * 8, a.cols);
+                if (first + i * STEP < vectors)
+                    multiply_8<T>(sum, ahead[i], x + (first + i * STEP) * 8, a.cols);
 #pragma unroll 4
             for (int v = first + AHEAD * STEP; v < vectors; v += STEP)
                 multiply_8<T>(sum, __ldcs(w + v), x + v * 8, a.cols);
@@ -163,23 +167,29 @@ static int slices_for(const row_list &a, int multiprocessors)
     return rows * 4 > wanted || a.cols < 4 * 256 ? 2 : 4;
 }
 
-template <int T, int SLICES> static void launch_bf16(const row_list &a, size_t shared, const cuda_context *cuda)
+template <int T, int SLICES>
+static void launch_bf16(const row_list &a, size_t shared, const cuda_context *cuda)
 {
     int per_block = WARPS / SLICES, blocks = (a.first[a.n_parts] + per_block - 1) / per_block;
     int most = cuda->multiprocessors * 8; /* then blocks take further rows: x is staged once */
-    launch(cuda, linear_bf16<T, SLICES>, dim3((unsigned)(blocks < most ? blocks : most)), WARPS * 32, shared, a);
+    launch(cuda, linear_bf16<T, SLICES>, dim3((unsigned)(blocks < most ? blocks : most)), WARPS * 32, shared,
+           a);
 }
 
-template <int T> static void launch_format(const row_list &a, dtype format, bool fast, const cuda_context *cuda)
+template <int T>
+static void launch_format(const row_list &a, dtype format, bool fast, const cuda_context *cuda)
 {
     unsigned blocks = (unsigned)(a.first[a.n_parts] + WARPS - 1) / WARPS;
     size_t shared = (size_t)T * a.cols * sizeof(__nv_bfloat16);
     int slices = slices_for(a, cuda->multiprocessors);
     if (!fast || shared > MAX_SHARED)
         launch(cuda, linear_any<T>, dim3(blocks), WARPS * 32, 0, a, format, dtype_row_bytes(format, a.cols));
-    else if (slices == 1) launch_bf16<T, 1>(a, shared, cuda);
-    else if (slices == 2) launch_bf16<T, 2>(a, shared, cuda);
-    else launch_bf16<T, 4>(a, shared, cuda);
+    else if (slices == 1)
+        launch_bf16<T, 1>(a, shared, cuda);
+    else if (slices == 2)
+        launch_bf16<T, 2>(a, shared, cuda);
+    else
+        launch_bf16<T, 4>(a, shared, cuda);
 }
 
 static void launch_tokens(const row_list &a, dtype format, bool fast, int T, const cuda_context *cuda)

@@ -23,7 +23,8 @@ static __global__ void rope(op_rope_args a)
     for (int i = threadIdx.x; i < a.heads * half; i += blockDim.x) {
         int h = i / half, j = i % half;
         float *x = a.x + (size_t)t * a.stride + (size_t)h * a.C;
-        int first = a.pairing == ROPE_PAIRS ? 2 * j : j, second = a.pairing == ROPE_PAIRS ? 2 * j + 1 : j + half;
+        int first = a.pairing == ROPE_PAIRS ? 2 * j : j,
+            second = a.pairing == ROPE_PAIRS ? 2 * j + 1 : j + half;
         float c = a.cos[(size_t)t * half + j], s = a.sin[(size_t)t * half + j], u = x[first], v = x[second];
         x[first] = u * c - v * s;
         x[second] = v * c + u * s;
