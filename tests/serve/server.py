@@ -136,8 +136,11 @@ class Server:
         return self.metric("vllm:num_requests_running") == 0 and self.metric("vllm:num_requests_waiting") == 0
 
     def wait_idle(self, seconds=30):
-        """All requests have ended and their pages are back."""
-        self.wait_for(self.is_idle, seconds)
+        """All requests have ended and their pages are back. Looked at twice: what was just submitted and cancelled
+        may not be counted yet."""
+        for _ in range(2):
+            self.wait_for(self.is_idle, seconds)
+            time.sleep(0.05)
         self.wait_for(lambda: self.metric("vllm:kv_cache_usage_perc") == 0, seconds)
 
     def cpu_seconds(self):
