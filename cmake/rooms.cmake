@@ -1,13 +1,21 @@
 # How a room (src/<name>) becomes a library.
 
-# nvllm_room(name deps...): static library nvllm_<name> of src/<name>/**/*.c. A room without sources is empty.
+# nvllm_room(name deps...): static library nvllm_<name> of src/<name>/**/*.c (and *.cu). A room without sources is empty.
 # The global property NVLLM_ROOMS lists the rooms that have sources; cmake/products.cmake joins them.
 function(nvllm_room name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.c)
+  if(NVLLM_HAVE_CUDA)
+    file(GLOB_RECURSE kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.cu)
+    list(APPEND sources ${kernels})
+  endif()
   if(sources)
     add_library(nvllm_${name} STATIC ${sources})
     target_include_directories(nvllm_${name} PUBLIC ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
     target_link_libraries(nvllm_${name} PUBLIC ${ARGN})
+    if(kernels)
+      target_link_libraries(nvllm_${name} PUBLIC CUDA::cudart_static)
+      target_compile_definitions(nvllm_${name} PRIVATE NVLLM_HAVE_CUDA)
+    endif()
     set_property(GLOBAL APPEND PROPERTY NVLLM_ROOMS nvllm_${name})
   else()
     add_library(nvllm_${name} INTERFACE)

@@ -155,7 +155,7 @@ NVLLM_API nvllm_status nvllm_template_render(const char *source, const char *con
 typedef struct nvllm_engine nvllm_engine;
 
 typedef struct {
-    const char *device;    /* "auto", "cpu", or "reference" (slow and plain: the oracle) */
+    const char *device;    /* "auto" (the GPU if there is one), "cpu", "cuda", "cuda:N", "reference" */
     const char *isa;       /* CPU: "scalar", "avx2", "avx512"; NULL: the best this machine runs */
     int32_t threads;       /* CPU threads, the engine's included; 0: one per physical core */
     int32_t context;       /* tokens per sequence, prompt and answer; 0: the model's, at most 4,096 */

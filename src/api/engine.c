@@ -34,8 +34,9 @@ struct nvllm_engine {
     uint64_t next_id;
     engine_counts counts;
 
-    request *requests; /* the engine thread's: live requests that have left the inbox */
-    buffer text;       /* the engine thread's: text of the event being made */
+    request *requests;   /* the engine thread's: live requests that have left the inbox */
+    nvllm_error failure; /* of the device; code NVLLM_OK: it works */
+    buffer text;         /* the engine thread's: text of the event being made */
 };
 
 static double now(void)
@@ -68,8 +69,8 @@ static void end_request(nvllm_engine *e, request **at, const nvllm_event *last)
     request *r = *at;
     *at = r->next;
     e->live--;
-    if (r->score_done)
-        *r->score_done = true;
+    if (r->score)
+        *r->score = last ? SCORE_FAILED : SCORE_DONE;
     else
         event_queue_push(&e->events, last);
     request_free(r);
@@ -156,7 +157,7 @@ static void handle_event(nvllm_engine *e, const engine_event *event, double time
     case ENGINE_LENGTH: handle_token(e, at, event, time); break;
     case ENGINE_CANCELLED: finish_request(e, at, NVLLM_FINISH_CANCELLED); break;
     case ENGINE_SCORED:
-        if ((*at)->score_done)
+        if ((*at)->score)
             end_request(e, at, NULL);
         else
             push_prompt_events(e, *at);
@@ -198,15 +199,31 @@ static void measure(nvllm_engine *e)
     pthread_cond_broadcast(&e->news);
 }
 
+/* The device failed: every request ends with its sentence, and no new one is taken. */
+static void fail_all(nvllm_engine *e, const nvllm_error *failure)
+{
+    e->failure = *failure;
+    while (e->requests)
+        end_request(e, &e->requests,
+                    &(nvllm_event){.request = e->requests->id,
+                                   .kind = NVLLM_EVENT_ERROR,
+                                   .token = -1,
+                                   .finish = NVLLM_FINISH_ERROR,
+                                   .error = e->failure.message});
+    pthread_cond_broadcast(&e->news);
+}
+
 /* One step, without the lock; then its events, with it. */
 static void step(nvllm_engine *e)
 {
     const engine_event *events;
     double before = now();
     pthread_mutex_unlock(&e->lock);
-    int32_t n = engine_step(e->engine, &events);
+    nvllm_error failure = {0};
+    int32_t n = engine_step(e->engine, &events, &failure);
     double after = now();
     pthread_mutex_lock(&e->lock);
+    if (n < 0) fail_all(e, &failure);
     for (int32_t i = 0; i < n; i++)
         handle_event(e, &events[i], events[i].kind == ENGINE_STARTED ? before : after);
     e->counts = engine_count(e->engine);
@@ -322,6 +339,12 @@ static nvllm_status enqueue(nvllm_engine *e, request *r, uint64_t *id, nvllm_err
         return st;
     }
     pthread_mutex_lock(&e->lock);
+    if (e->failure.code) {
+        nvllm_error failure = e->failure;
+        pthread_mutex_unlock(&e->lock);
+        request_free(r);
+        return error_set(err, failure.code, "%s", failure.message);
+    }
     if (e->live >= e->queue_limit + e->options.max_sequences) {
         pthread_mutex_unlock(&e->lock);
         request_free(r);
@@ -394,16 +417,19 @@ void nvllm_cancel(nvllm_engine *e, uint64_t id)
 nvllm_status nvllm_score(nvllm_engine *e, const int32_t *ids, size_t n_ids, float *logprobs, nvllm_error *err)
 {
     request *r;
-    bool done = false;
+    score_state state = SCORE_PENDING;
     nvllm_status st = request_new_score(&r, e->model, ids, n_ids, logprobs, err);
     if (st) return st;
-    r->score_done = &done;
+    r->score = &state;
     st = enqueue(e, r, NULL, err);
     if (st) return st;
     pthread_mutex_lock(&e->lock);
-    while (!done) pthread_cond_wait(&e->news, &e->lock);
+    while (state == SCORE_PENDING) pthread_cond_wait(&e->news, &e->lock);
+    nvllm_error failure = e->failure;
     pthread_mutex_unlock(&e->lock);
-    return NVLLM_OK;
+    if (state == SCORE_DONE) return NVLLM_OK;
+    if (failure.code) return error_set(err, failure.code, "%s", failure.message);
+    return error_memory(err, n_ids * sizeof *ids, "a sequence");
 }
 
 nvllm_stats nvllm_engine_stats(nvllm_engine *e)

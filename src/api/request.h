@@ -7,6 +7,8 @@
 #include "api/text_stream.h"
 #include "engine/engine.h"
 
+typedef enum { SCORE_PENDING, SCORE_DONE, SCORE_FAILED } score_state;
+
 typedef struct request request;
 struct request {
     request *next;
@@ -20,7 +22,7 @@ struct request {
     double submitted, started, first, last; /* seconds, monotonic; 0: not yet */
     float *prompt_score;       /* [n_prompt] with prompt_logprobs; then each prompt token has an event */
     nvllm_logprob *prompt_top; /* [n_prompt, logprobs] */
-    bool *score_done;          /* a nvllm_score call waits for it; under the engine handle's lock */
+    score_state *score;        /* not NULL: a nvllm_score call waits for it; under the engine handle's lock */
 };
 
 /* Checks every field and tokenizes the prompt; `context` bounds prompt and answer. */

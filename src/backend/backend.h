@@ -15,6 +15,10 @@
 #include "ops/rope.h"
 #include "ops/silu_mul.h"
 
+#include <stdbool.h>
+
+#define BACKEND_MAX_RECORDED 256 /* keys of recorded op lists are 1 .. this */
+
 typedef struct backend backend;
 
 typedef union {
@@ -32,7 +36,15 @@ typedef union {
 typedef struct {
     int threads;     /* CPU: 0: one per physical core */
     const char *isa; /* CPU: "scalar", "avx2", "avx512"; NULL: the best this machine runs */
+    int device;      /* CUDA: number of the GPU; set by backend_open from "cuda:N" */
 } backend_options;
+
+/* The largest step. */
+typedef struct {
+    int32_t max_tokens, max_logits;
+    int32_t widest_input; /* columns of the widest input of a matrix product */
+    int32_t H, C, max_context;
+} backend_shape;
 
 typedef struct {
     double read_bytes_per_s; /* sustained, of the device's memory */
@@ -46,8 +58,18 @@ typedef struct {
     /* Zeroed memory that ops may use, 64-byte aligned; NULL: not available. */
     void *(*alloc)(backend *b, size_t bytes);
     void (*free)(backend *b, void *memory, size_t bytes);
-    /* Makes at least `bytes` of scratch available to the ops. */
-    nvllm_status (*reserve_scratch)(backend *b, size_t bytes, nvllm_error *err);
+    /* Makes the scratch available that the ops need for steps of this shape. */
+    nvllm_status (*reserve_scratch)(backend *b, const backend_shape *shape, nvllm_error *err);
+    /* A device of its own memory has these; for the others they are NULL, and ops read the host's pointers.
+     * copy_in is ordered before the ops that follow and has read `from` when it returns; copy_out waits for all ops
+     * before it and reports what went wrong in any of them. */
+    nvllm_status (*copy_in)(backend *b, void *to, const void *from, size_t bytes, nvllm_error *err);
+    nvllm_status (*copy_out)(backend *b, void *to, const void *from, size_t bytes, nvllm_error *err);
+    /* Recorded op lists, or NULL: replay runs the list recorded under `key`, false: there is none. Between record and
+     * record_end ops are recorded, not run. */
+    bool (*replay)(backend *b, int32_t key);
+    void (*record)(backend *b);
+    nvllm_status (*record_end)(backend *b, int32_t key, nvllm_error *err);
     void (*op[OP_COUNT])(backend *b, const op_args *args);
     backend_limits (*measure)(backend *b); /* NULL: nothing to measure */
 } backend_type;
@@ -58,13 +80,13 @@ struct backend {
     const char *isa; /* what runs: "avx512", ...; "plain" for the reference */
 };
 
-/* `name`: "auto", "cpu" or "reference". Fails by name for unknown devices and for ops that a backend lacks. */
+/* `name`: "auto" (the GPU where there is one), "cpu", "cuda", "cuda:1" or "reference". Fails by name for unknown devices and for ops that a backend lacks. */
 nvllm_status backend_open(backend **out, const char *name, const backend_options *options, nvllm_error *err);
 void backend_close(backend *b);
 
 /* Measures the device for about a second; zeros where there is nothing to measure against. */
 backend_limits backend_measure(backend *b);
 
-extern const backend_type backend_cpu, backend_reference;
+extern const backend_type backend_cpu, backend_reference, backend_cuda;
 
 #endif

@@ -88,9 +88,18 @@ static void cpu_free(backend *b, void *memory, size_t bytes)
     if (memory) munmap(memory, bytes);
 }
 
-static nvllm_status cpu_reserve_scratch(backend *b, size_t bytes, nvllm_error *err)
+static size_t scratch_of(const backend_shape *s, int threads)
+{
+    int32_t rows = s->max_tokens > s->max_logits ? s->max_tokens : s->max_logits;
+    size_t linear = op_linear_scratch(rows, s->widest_input, threads);
+    size_t attention = op_attention_scratch(s->max_tokens, s->H, s->C, s->max_context, threads);
+    return linear > attention ? linear : attention;
+}
+
+static nvllm_status cpu_reserve_scratch(backend *b, const backend_shape *shape, nvllm_error *err)
 {
     cpu_context *cpu = &((cpu_backend *)b)->cpu;
+    size_t bytes = scratch_of(shape, b->threads);
     if (bytes <= cpu->scratch_bytes) return NVLLM_OK;
     bytes = (bytes + 63) & ~(size_t)63;
     void *scratch = aligned_alloc(64, bytes);

@@ -45,10 +45,10 @@ static void reference_free(backend *b, void *memory, size_t bytes)
     free(memory);
 }
 
-static nvllm_status reference_reserve_scratch(backend *b, size_t bytes, nvllm_error *err)
+static nvllm_status reference_reserve_scratch(backend *b, const backend_shape *shape, nvllm_error *err)
 {
     (void)b;
-    (void)bytes;
+    (void)shape;
     (void)err;
     return NVLLM_OK;
 }

@@ -37,6 +37,13 @@ static void print_row(const char *what, int tokens, const spread *s)
     printf("%-10s %6d  %10.1f  %10.1f  %10.1f", what, tokens, s->median, s->least, s->most);
 }
 
+/* Nothing where the device measured no limit. */
+static void print_share(double share)
+{
+    if (share > 0) printf(", %.0f %% of the measured limit", share * 100);
+    putchar('\n');
+}
+
 void bench_print_table(const bench_result *r)
 {
     derived d = derive(r);
@@ -55,10 +62,11 @@ void bench_print_table(const bench_result *r)
            (int)r->shape.batch, (int)r->shape.context, (int)r->shape.reps);
     printf("%-10s %6s  %10s  %10s  %10s\n", "", "tokens", "tok/s", "least", "most");
     print_row("prompt", r->shape.prompt, &r->prompt_rate);
-    printf("  %.1f GFLOP/s, %.0f %% of the measured limit\n", d.gflops, d.gflops_share * 100);
+    printf("  %.1f GFLOP/s", d.gflops);
+    print_share(d.gflops_share);
     print_row("generate", r->shape.gen, &r->gen_rate);
-    printf("  %.3f ms per step, %.1f GB/s, %.0f %% of the measured limit\n", d.step_ms, d.gb_per_s,
-           d.gb_share * 100);
+    printf("  %.3f ms per step, %.1f GB/s", d.step_ms, d.gb_per_s);
+    print_share(d.gb_share);
 }
 
 static json_t *spread_json(const spread *s)

@@ -23,7 +23,8 @@ const cli_option options_model[] = {
 const cli_option options_device[] = {
     {"threads", 't', OPTION_INTEGER, AT(threads), "N", "CPU threads (default: one per physical core)", 1,
      1024},
-    {"device", 0, OPTION_TEXT, AT(device), "NAME", "auto, cpu, or reference (slow and plain)"},
+    {"device", 0, OPTION_TEXT, AT(device), "NAME",
+     "auto (the GPU where there is one), cpu, cuda, cuda:N, or reference (slow and plain)"},
     {"isa", 0, OPTION_TEXT, AT(isa), "NAME",
      "CPU instructions: scalar, avx2, avx512 (default: the best there are)"},
     {NULL},

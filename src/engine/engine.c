@@ -20,6 +20,7 @@ static nvllm_status open_parts(engine *e, backend *b, nvllm_error *err)
     const engine_options *o = &e->options;
     size_t R = (size_t)o->max_sequences;
     runner_options ro = {.max_tokens = o->step_tokens,
+                         .max_rows = o->max_sequences,
                          .max_logits = e->budget.max_logits,
                          .max_context = o->context,
                          .pages = pages_for(o->kv_tokens),
@@ -140,8 +141,9 @@ static int32_t plan(engine *e)
     }
 }
 
-int32_t engine_step(engine *e, const engine_event **events)
+int32_t engine_step(engine *e, const engine_event **events, nvllm_error *err)
 {
+    float *logits;
     e->n_events = 0;
     *events = e->events;
     residency_drop_cancelled(e);
@@ -149,7 +151,7 @@ int32_t engine_step(engine *e, const engine_event **events)
     int32_t n_rows = plan(e);
     if (n_rows == 0) return e->n_events;
     const batch *step = step_batch_build(&e->batch, e->rows, n_rows);
-    float *logits = runner_step(e->runner, step);
+    if (runner_step(e->runner, step, &logits, err)) return -1;
     finish_rows(e, n_rows, logits);
     residency_list_pages(e, n_rows);
     residency_drop_ended(e);

@@ -64,8 +64,8 @@ nvllm_status engine_add(engine *e, const sequence_request *request, uint64_t id,
 void engine_cancel(engine *e, uint64_t id);
 
 bool engine_idle(const engine *e);
-/* One step. *events: [returned count], until the next step. */
-int32_t engine_step(engine *e, const engine_event **events);
+/* One step. *events: [returned count], until the next step. -1: the device failed, and the engine is of no more use. */
+int32_t engine_step(engine *e, const engine_event **events, nvllm_error *err);
 
 engine_counts engine_count(const engine *e);
 runner *engine_runner(engine *e); /* for hooks and memory figures */

@@ -38,8 +38,8 @@ typedef struct {
     int32_t groups;  /* rmsnorm, rope: heads; 1 for a whole row */
     int32_t n_parts; /* linear */
     weight_role w[3], bias[3];
-    bool accumulate;    /* linear: add to the output */
-    bool per_logit;     /* runs over the N tokens that want logits, not over all T */
+    bool accumulate; /* linear: add to the output */
+    bool per_logit;  /* runs over the N tokens that want logits, not over all T */
 } graph_op;
 
 typedef struct {

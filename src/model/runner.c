@@ -1,5 +1,6 @@
 /* Turns each op of the list into its args struct and hands it to the backend; see runner.h. */
 #include "model/runner.h"
+#include "model/placement.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@ struct runner {
     const model *model;
     backend *backend;
     runner_options options;
+    placement place;
     float *buffer[BUF_COUNT];
     size_t buffer_bytes[BUF_COUNT];
     uint8_t *k_pool, *v_pool; /* [L][pages, K, S, C] */
@@ -46,20 +48,30 @@ static nvllm_status alloc_kv(runner *r, nvllm_error *err)
     return NVLLM_OK;
 }
 
-/* The largest scratch that any op of the list asks for. */
-static size_t scratch_needed(const runner *r)
+static backend_shape shape_of(const runner *r)
 {
     const model *m = r->model;
+    backend_shape s = {.max_tokens = r->options.max_tokens,
+                       .max_logits = r->options.max_logits,
+                       .H = m->config.H,
+                       .C = m->config.C,
+                       .max_context = r->options.max_context};
+    for (int32_t i = 0; i < m->graph.count; i++)
+        if (m->graph.ops[i].kind == OP_LINEAR && m->graph.ops[i].in.cols > s.widest_input)
+            s.widest_input = m->graph.ops[i].in.cols;
+    return s;
+}
+
+static nvllm_status open_parts(runner *r, nvllm_error *err)
+{
     const runner_options *o = &r->options;
-    int threads = r->backend->threads;
-    size_t most = op_attention_scratch(o->max_tokens, m->config.H, m->config.C, o->max_context, threads);
-    for (int32_t i = 0; i < m->graph.count; i++) {
-        const graph_op *op = &m->graph.ops[i];
-        if (op->kind != OP_LINEAR) continue;
-        size_t bytes = op_linear_scratch(op->per_logit ? o->max_logits : o->max_tokens, op->in.cols, threads);
-        if (bytes > most) most = bytes;
-    }
-    return most;
+    int32_t pages_per_row = (o->max_context + o->page_slots - 1) / o->page_slots;
+    backend_shape shape = shape_of(r);
+    nvllm_status st = placement_open(&r->place, r->model, r->backend, o->max_tokens, o->max_logits,
+                                     o->max_rows * pages_per_row, err);
+    if (!st) st = alloc_buffers(r, err);
+    if (!st) st = alloc_kv(r, err);
+    return st ? st : r->backend->type->reserve_scratch(r->backend, &shape, err);
 }
 
 nvllm_status runner_open(runner **out, const model *m, backend *b, const runner_options *options,
@@ -70,9 +82,7 @@ nvllm_status runner_open(runner **out, const model *m, backend *b, const runner_
     r->model = m;
     r->backend = b;
     r->options = *options;
-    nvllm_status st = alloc_buffers(r, err);
-    if (!st) st = alloc_kv(r, err);
-    if (!st) st = b->type->reserve_scratch(b, scratch_needed(r), err);
+    nvllm_status st = open_parts(r, err);
     if (st) {
         runner_close(r);
         return st;
@@ -88,6 +98,7 @@ void runner_close(runner *r)
     size_t bytes = r->layer_bytes * (size_t)r->model->config.L;
     r->backend->type->free(r->backend, r->k_pool, bytes);
     r->backend->type->free(r->backend, r->v_pool, bytes);
+    placement_close(&r->place);
     free(r);
 }
 
@@ -110,7 +121,7 @@ static kv_layer kv_of(const runner *r, int32_t layer)
 
 static op_linear_args linear_args(const runner *r, const graph_op *op, int32_t rows)
 {
-    const weights *w = &r->model->weights;
+    const weights *w = &r->place.weights;
     op_linear_args a = {.out = at(r, op->out),
                         .out_stride = stride(r, op->out),
                         .in = at(r, op->in),
@@ -132,7 +143,7 @@ static op_rmsnorm_args rmsnorm_args(const runner *r, const graph_op *op, int32_t
                              .out_stride = stride(r, op->out),
                              .in = at(r, op->in),
                              .in_stride = stride(r, op->in),
-                             .w = weights_get(&r->model->weights, op->w[0], op->layer)->data,
+                             .w = weights_get(&r->place.weights, op->w[0], op->layer)->data,
                              .T = rows,
                              .groups = op->groups,
                              .width = op->in.cols / op->groups,
@@ -167,11 +178,11 @@ static op_args args_of(const runner *r, const graph_op *op, const batch *s)
     switch (op->kind) {
     case OP_EMBED:
         a.embed =
-            (op_embed_args){at(r, op->out), weights_get(&r->model->weights, W_EMBED, 0), s->tokens, s->T};
+            (op_embed_args){at(r, op->out), weights_get(&r->place.weights, W_EMBED, 0), s->tokens, s->T};
         break;
     case OP_ROPE_TABLE:
         a.rope_table =
-            (op_rope_table_args){cos, sin, r->model->inv_freq, s->pos, s->T, c->C, c->rope.attention_factor};
+            (op_rope_table_args){cos, sin, r->place.inv_freq, s->pos, s->T, c->C, c->rope.attention_factor};
         break;
     case OP_RMSNORM: a.rmsnorm = rmsnorm_args(r, op, rows); break;
     case OP_LINEAR: a.linear = linear_args(r, op, rows); break;
@@ -200,7 +211,7 @@ static op_args args_of(const runner *r, const graph_op *op, const batch *s)
     return a;
 }
 
-float *runner_step(runner *r, const batch *step)
+static void run_ops(runner *r, const batch *step)
 {
     const graph *g = &r->model->graph;
     for (int32_t i = 0; i < g->count; i++) {
@@ -210,7 +221,32 @@ float *runner_step(runner *r, const batch *step)
         r->backend->type->op[op->kind](r->backend, &args);
         if (r->hook) r->hook(r->hook_context, r, i, step);
     }
-    return r->buffer[BUF_LOGITS];
+}
+
+/* Steps in which every row makes one token differ in the arrays' contents only: recorded once per number of rows. */
+static nvllm_status run_recorded(runner *r, const batch *step, nvllm_error *err)
+{
+    const backend_type *type = r->backend->type;
+    if (type->replay(r->backend, step->R)) return NVLLM_OK;
+    type->record(r->backend);
+    run_ops(r, step);
+    nvllm_status st = type->record_end(r->backend, step->R, err);
+    if (!st) type->replay(r->backend, step->R);
+    return st;
+}
+
+nvllm_status runner_step(runner *r, const batch *step, float **logits, nvllm_error *err)
+{
+    batch placed;
+    bool decode = step->T == step->R && step->N == step->R && step->R <= BACKEND_MAX_RECORDED;
+    nvllm_status st = placement_step(&r->place, &placed, step, err);
+    if (st) return st;
+    if (r->backend->type->replay && decode && !r->hook)
+        st = run_recorded(r, &placed, err);
+    else
+        run_ops(r, &placed);
+    if (st) return st;
+    return placement_logits(&r->place, logits, r->buffer[BUF_LOGITS], step->N, r->model->config.V, err);
 }
 
 void runner_set_hook(runner *r, runner_hook hook, void *context)
@@ -219,10 +255,18 @@ void runner_set_hook(runner *r, runner_hook hook, void *context)
     r->hook_context = context;
 }
 
-const float *runner_buffer(const runner *r, graph_buffer buffer, int32_t *out_stride)
+int32_t runner_width(const runner *r, graph_buffer buffer)
 {
-    *out_stride = r->model->graph.width[buffer];
-    return r->buffer[buffer];
+    return r->model->graph.width[buffer];
+}
+
+nvllm_status runner_read(const runner *r, graph_buffer buffer, int32_t rows, float *out, nvllm_error *err)
+{
+    const backend_type *type = r->backend->type;
+    size_t bytes = (size_t)rows * (size_t)runner_width(r, buffer) * sizeof(float);
+    if (type->copy_out) return type->copy_out(r->backend, out, r->buffer[buffer], bytes, err);
+    memcpy(out, r->buffer[buffer], bytes);
+    return NVLLM_OK;
 }
 
 size_t runner_kv_bytes(const runner *r)
@@ -232,7 +276,7 @@ size_t runner_kv_bytes(const runner *r)
 
 size_t runner_workspace_bytes(const runner *r)
 {
-    size_t sum = scratch_needed(r);
+    size_t sum = 0;
     for (int i = 0; i < BUF_COUNT; i++) sum += r->buffer_bytes[i];
     return sum;
 }

@@ -7,21 +7,11 @@
 
 #include "backend/backend.h"
 #include "model/model.h"
-
-/* The step, as flat arrays. Decode is a row with count 1: there are no modes. */
-typedef struct {
-    int32_t T, R, N, P;
-    const int32_t *tokens;    /* [T] */
-    const int32_t *pos;       /* [T] position in its sequence */
-    const int32_t *slot;      /* [T] page*S + offset where the token's K and V go */
-    const int32_t *row_start; /* [R+1] */
-    const int32_t *kv_len;    /* [R] the row's tokens, this step included */
-    const int32_t *pages;     /* [R, P] page table */
-    const int32_t *logit_row; /* [N] tokens that want logits, ascending */
-} batch;
+#include "model/step.h"
 
 typedef struct {
     int32_t max_tokens; /* T */
+    int32_t max_rows;   /* R */
     int32_t max_logits; /* N */
     int32_t max_context;
     int32_t pages, page_slots;
@@ -31,17 +21,20 @@ typedef struct {
 typedef struct runner runner;
 
 /* The model and the backend are borrowed until runner_close. */
-nvllm_status runner_open(runner **out, const model *m, backend *b, const runner_options *options, nvllm_error *err);
+nvllm_status runner_open(runner **out, const model *m, backend *b, const runner_options *options,
+                         nvllm_error *err);
 void runner_close(runner *r);
 
-/* Returns the logits [N, V], valid (and the caller's to change) until the next step. */
-float *runner_step(runner *r, const batch *step);
+/* *logits: [N, V], valid (and the caller's to change) until the next step. Fails only where the device does. */
+nvllm_status runner_step(runner *r, const batch *step, float **logits, nvllm_error *err);
 
 /* Called after every op of every step (NULL: off): profiles and layer-by-layer comparisons. */
 typedef void (*runner_hook)(void *context, const runner *r, int32_t op_index, const batch *step);
 void runner_set_hook(runner *r, runner_hook hook, void *context);
 
-const float *runner_buffer(const runner *r, graph_buffer buffer, int32_t *stride);
+int32_t runner_width(const runner *r, graph_buffer buffer); /* columns */
+/* The first `rows` rows of an activation buffer, as they are now, on any backend. */
+nvllm_status runner_read(const runner *r, graph_buffer buffer, int32_t rows, float *out, nvllm_error *err);
 size_t runner_kv_bytes(const runner *r);
 size_t runner_workspace_bytes(const runner *r);
 

@@ -95,7 +95,8 @@ static void tensor_name(char *out, size_t size, const role_row *row, int32_t lay
     if (!row->per_layer)
         snprintf(out, size, "%s", is_gguf ? row->gguf : row->hf);
     else
-        snprintf(out, size, is_gguf ? "blk.%d.%s" : "model.layers.%d.%s", layer, is_gguf ? row->gguf : row->hf);
+        snprintf(out, size, is_gguf ? "blk.%d.%s" : "model.layers.%d.%s", layer,
+                 is_gguf ? row->gguf : row->hf);
 }
 
 static nvllm_status check_shape(const tensor *t, int32_t rows, int32_t cols, bool vector, nvllm_error *err)

@@ -49,7 +49,8 @@ bool weight_role_is_vector(weight_role role);   /* held as float32 */
 /* The weight of a role; layer is ignored for model-wide roles. NULL: the model has none. */
 const weight *weights_get(const weights *w, weight_role role, int32_t layer);
 
-nvllm_status weights_bind(weights *out, const model_config *config, const tensor_store *store, nvllm_error *err);
+nvllm_status weights_bind(weights *out, const model_config *config, const tensor_store *store,
+                          nvllm_error *err);
 
 /* Seeded random weights of the config's shapes in `format` (vectors: norms around 1, small biases). */
 nvllm_status weights_random(weights *out, const model_config *config, dtype format, uint64_t seed,

@@ -9,8 +9,10 @@ static void f16_of_every_finite_value_round_trips(void **state)
     (void)state;
     for (uint32_t h = 0; h < 0x10000; h++) {
         float f = f16_to_float((uint16_t)h);
-        if (isnan(f)) assert_true((h & 0x7c00) == 0x7c00 && (h & 0x3ff));
-        else assert_int_equal(f16_from_float(f), h);
+        if (isnan(f))
+            assert_true((h & 0x7c00) == 0x7c00 && (h & 0x3ff));
+        else
+            assert_int_equal(f16_from_float(f), h);
     }
 }
 

@@ -105,7 +105,7 @@ static void run(engine *e, answer *a)
 {
     const engine_event *events;
     while (!engine_idle(e)) {
-        int32_t n = engine_step(e, &events);
+        int32_t n = engine_step(e, &events, NULL);
         for (int32_t i = 0; i < n; i++)
             if (events[i].id == 1) collect(a, &events[i]);
     }
@@ -185,7 +185,7 @@ static void engine_score_equals_the_references_log_softmax(void **state)
     assert_int_equal(engine_add(e, &q, 5, NULL), NVLLM_OK);
     const engine_event *events = NULL;
     int32_t n = 0;
-    while (!engine_idle(e)) n = engine_step(e, &events);
+    while (!engine_idle(e)) n = engine_step(e, &events, NULL);
     assert_int_equal(n, 1);
     assert_int_equal(events[0].kind, ENGINE_SCORED);
     int32_t V = f.model->config.V;
@@ -212,7 +212,7 @@ static void engine_gives_all_pages_back_after_ends_and_cancellations(void **stat
     }
     for (int steps = 0; !engine_idle(e); steps++) {
         if (steps % 3 == 0) engine_cancel(e, (uint64_t)steps); /* some run, some wait, some are gone */
-        int32_t n = engine_step(e, &events);
+        int32_t n = engine_step(e, &events, NULL);
         for (int32_t i = 0; i < n; i++) {
             ended += events[i].kind == ENGINE_LENGTH || events[i].kind == ENGINE_STOP;
             cancelled += events[i].kind == ENGINE_CANCELLED;
@@ -280,7 +280,7 @@ static int32_t run_cached(engine *e, const sequence_request *q, answer *a)
     *a = (answer){0};
     assert_int_equal(engine_add(e, q, 1, NULL), NVLLM_OK);
     while (!engine_idle(e)) {
-        int32_t n = engine_step(e, &events);
+        int32_t n = engine_step(e, &events, NULL);
         for (int32_t i = 0; i < n; i++) {
             if (events[i].kind == ENGINE_STARTED) cached = events[i].cached_tokens;
             collect(a, &events[i]);
@@ -376,7 +376,7 @@ static void engine_steps_allocate_nothing(void **state)
     assert_int_equal(allocations, 1); /* the counter works */
     free(control);
     allocations = 0;
-    for (int steps = 0; steps < 20; steps++) engine_step(e, &events);
+    for (int steps = 0; steps < 20; steps++) engine_step(e, &events, NULL);
     counting = 0;
     assert_int_equal(allocations, 0);
     assert_int_equal(engine_count(e).running, 4);
@@ -425,7 +425,7 @@ static void engine_min_tokens_bans_stop_ids_until_reached(void **state)
     const engine_event *events;
     engine_event last = {0};
     while (!engine_idle(e)) {
-        int32_t n = engine_step(e, &events);
+        int32_t n = engine_step(e, &events, NULL);
         for (int32_t i = 0; i < n; i++)
             if (events[i].token >= 0) {
                 if (++made <= 3) assert_int_equal(events[i].token, 0); /* the only one that is no stop id */

@@ -1,0 +1,33 @@
+/* Where a model's weights and a step's arrays lie for a backend: the host's own memory, or copies on the device.
+ *
+ * With a backend that shares the host's memory nothing is copied and everything here is a view. */
+#ifndef NVLLM_MODEL_PLACEMENT_H
+#define NVLLM_MODEL_PLACEMENT_H
+
+#include "backend/backend.h"
+#include "model/model.h"
+#include "model/step.h"
+
+typedef struct {
+    backend *backend;
+    weights weights; /* a table whose data pointers are the backend's */
+    const float *inv_freq;
+    void *block; /* one device block for all of the above; NULL: views */
+    size_t block_bytes;
+    int32_t *step_ints, *host_ints; /* the step's arrays on the device, and their staging copy */
+    size_t step_bytes;
+    float *host_logits; /* [max_logits, V] */
+} placement;
+
+nvllm_status placement_open(placement *out, const model *m, backend *b, int32_t max_tokens,
+                            int32_t max_logits, int32_t page_entries, nvllm_error *err);
+void placement_close(placement *p);
+
+/* The step with pointers that the backend's ops can read. */
+nvllm_status placement_step(placement *p, batch *out, const batch *step, nvllm_error *err);
+
+/* Logits that the host can read and change: [N, V]. */
+nvllm_status placement_logits(placement *p, float **out, float *device, int32_t N, int32_t V,
+                              nvllm_error *err);
+
+#endif

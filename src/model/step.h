@@ -1,0 +1,18 @@
+/* One step of the engine, as flat arrays. Decode is a row with count 1: there are no modes. */
+#ifndef NVLLM_MODEL_STEP_H
+#define NVLLM_MODEL_STEP_H
+
+#include <stdint.h>
+
+typedef struct {
+    int32_t T, R, N, P;
+    const int32_t *tokens;    /* [T] */
+    const int32_t *pos;       /* [T] position in its sequence */
+    const int32_t *slot;      /* [T] page*S + offset where the token's K and V go */
+    const int32_t *row_start; /* [R+1] */
+    const int32_t *kv_len;    /* [R] the row's tokens, this step included */
+    const int32_t *pages;     /* [R, P] page table */
+    const int32_t *logit_row; /* [N] tokens that want logits, ascending */
+} batch;
+
+#endif

@@ -1,0 +1,98 @@
+/* What the CUDA kernels of all ops share: the launch context, vector loads, warp sums, widening of stored formats.
+ *
+ * One op is op_<name>_cuda(args, cuda): it launches on cuda->stream and returns; pointers in args are device memory
+ * (the `weight` structs themselves are read on the host). Launch errors are collected by the backend after the step.
+ * Kernels take one args struct by value and have no other state. */
+#ifndef NVLLM_OPS_CUDA_CUH
+#define NVLLM_OPS_CUDA_CUH
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+extern "C" {
+#include "ops/attention.h"
+#include "ops/embed.h"
+#include "ops/gather.h"
+#include "ops/linear.h"
+#include "ops/rmsnorm.h"
+#include "ops/rope.h"
+#include "ops/silu_mul.h"
+
+typedef struct {
+    cudaStream_t stream;
+    void *scratch; /* op_attention_cuda_scratch bytes at least */
+    int multiprocessors;
+    int programmatic; /* the GPU has programmatic dependent launch (9.0 and later), and it is on */
+} cuda_context;
+
+void op_embed_cuda(const op_embed_args *a, const cuda_context *cuda);
+void op_rope_table_cuda(const op_rope_table_args *a, const cuda_context *cuda);
+void op_rmsnorm_cuda(const op_rmsnorm_args *a, const cuda_context *cuda);
+void op_linear_cuda(const op_linear_args *a, const cuda_context *cuda);
+void op_rope_cuda(const op_rope_args *a, const cuda_context *cuda);
+void op_kv_write_cuda(const op_kv_write_args *a, const cuda_context *cuda);
+void op_attention_cuda(const op_attention_args *a, const cuda_context *cuda);
+void op_silu_mul_cuda(const op_silu_mul_args *a, const cuda_context *cuda);
+void op_gather_cuda(const op_gather_args *a, const cuda_context *cuda);
+
+/* Partial results of op_attention_cuda for T tokens: splits of the context are merged by a second kernel. */
+size_t op_attention_cuda_scratch(int32_t T, int32_t H, int32_t C, int32_t max_context);
+}
+
+/* Programmatic dependent launch: a kernel may start while the one before it still runs. Every kernel therefore begins
+ * with kernel_begins(), may then read what no kernel writes (weights), and calls kernel_waits() before anything else:
+ * only the wait orders memory. */
+static __device__ __forceinline__ void kernel_begins(void)
+{
+#if __CUDA_ARCH__ >= 900
+    cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+
+static __device__ __forceinline__ void kernel_waits(void)
+{
+#if __CUDA_ARCH__ >= 900
+    cudaGridDependencySynchronize();
+#endif
+}
+
+template <class... P, class... A>
+static void launch(const cuda_context *cuda, void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared,
+                   A... args)
+{
+    cudaLaunchAttribute overlap = {};
+    cudaLaunchConfig_t config = {};
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared;
+    config.stream = cuda->stream;
+    config.attrs = &overlap;
+    config.numAttrs = cuda->programmatic ? 1 : 0;
+    cudaLaunchKernelEx(&config, kernel,
+                       P(args)...); /* an error stays, and the backend reports it after the step */
+}
+
+static __device__ __forceinline__ float warp_sum(float v)
+{
+    for (int offset = 16; offset > 0; offset >>= 1) v += __shfl_xor_sync(0xffffffffu, v, offset);
+    return v;
+}
+
+/* Element i of a row in a stored format, as float32. */
+static __device__ __forceinline__ float load_float(const void *row, dtype format, int64_t i)
+{
+    switch (format) {
+    case DTYPE_F32: return ((const float *)row)[i];
+    case DTYPE_F16: return __half2float(((const __half *)row)[i]);
+    case DTYPE_BF16: return __bfloat162float(((const __nv_bfloat16 *)row)[i]);
+    default: break;
+    }
+    const uint8_t *block = (const uint8_t *)row + i / Q8_0_BLOCK * Q8_0_BLOCK_BYTES;
+    __half scale = *(const __half *)block; /* blocks are 34 bytes: 2-byte aligned */
+    return __half2float(scale) * (float)(int8_t)block[2 + i % Q8_0_BLOCK];
+}
+
+#endif

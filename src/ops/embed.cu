@@ -1,0 +1,19 @@
+/* Embedding lookup on the GPU. One block per token; memory bound and tiny. */
+#include "ops/cuda.cuh"
+
+static __global__ void embed(float *out, const void *table, dtype format, size_t row_bytes,
+                             const int32_t *tokens, int D)
+{
+    kernel_begins();
+    kernel_waits();
+    const char *row = (const char *)table + row_bytes * (size_t)tokens[blockIdx.x];
+    for (int i = threadIdx.x; i < D; i += blockDim.x)
+        out[(size_t)blockIdx.x * D + i] = load_float(row, format, i);
+}
+
+extern "C" void op_embed_cuda(const op_embed_args *a, const cuda_context *cuda)
+{
+    const weight *w = a->table;
+    size_t row_bytes = dtype_row_bytes(w->format, w->cols);
+    launch(cuda, embed, a->T, 256, 0, a->out, w->data, w->format, row_bytes, a->tokens, w->cols);
+}

@@ -1,0 +1,17 @@
+/* out = silu(gate) * up on the GPU. Reads 8, writes 4 bytes per element. */
+#include "ops/cuda.cuh"
+
+static __global__ void silu_mul(op_silu_mul_args a)
+{
+    kernel_begins();
+    kernel_waits();
+    int f = blockIdx.x * blockDim.x + threadIdx.x, t = blockIdx.y;
+    if (f >= a.F) return;
+    float g = a.gate[(size_t)t * a.in_stride + f], u = a.up[(size_t)t * a.in_stride + f];
+    a.out[(size_t)t * a.out_stride + f] = g / (1.0f + expf(-g)) * u;
+}
+
+extern "C" void op_silu_mul_cuda(const op_silu_mul_args *a, const cuda_context *cuda)
+{
+    launch(cuda, silu_mul, dim3((unsigned)(a->F + 255) / 256, (unsigned)a->T), 256, 0, *a);
+}
