@@ -56,7 +56,8 @@ function(nvllm_install)
   install(FILES ${CMAKE_CURRENT_BINARY_DIR}/nano-vllm.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
   install(FILES ${CMAKE_CURRENT_BINARY_DIR}/nano-vllm.bash
           DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME nano-vllm)
-  install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+  install(FILES ${PROJECT_SOURCE_DIR}/LICENSE ${PROJECT_SOURCE_DIR}/docs/server.md
+          ${PROJECT_SOURCE_DIR}/packaging/nano-vllm.service DESTINATION ${CMAKE_INSTALL_DOCDIR})
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/models/demo
           DESTINATION ${CMAKE_INSTALL_DATADIR}/nano-vllm/models OPTIONAL)
 endfunction()
