@@ -57,7 +57,7 @@ lint: build/lint/build.ninja
 	@tools/lint.sh
 
 format:
-	@find include src tests fuzz examples -name '*.[ch]' -print0 | xargs -0 clang-format-14 -i
+	@find include src tests fuzz examples \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' \) -print0 | xargs -0 clang-format-14 -i
 
 install: build
 	@DESTDIR=$(DESTDIR) cmake --install build/release --prefix $(PREFIX)
