@@ -31,7 +31,7 @@ function(nvllm_server)
             -P ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
     DEPENDS ${page} ${PROJECT_SOURCE_DIR}/cmake/embed.cmake VERBATIM)
   add_library(nvllm_serve STATIC ${sources} ${embedded})
-  target_include_directories(nvllm_serve PUBLIC ${PROJECT_SOURCE_DIR}/include PRIVATE ${PROJECT_SOURCE_DIR}/src)
+  target_include_directories(nvllm_serve PUBLIC ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(nvllm_serve PUBLIC PkgConfig::JANSSON PkgConfig::MICROHTTPD Threads::Threads m)
 endfunction()
 

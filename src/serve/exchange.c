@@ -10,6 +10,8 @@
 #include "serve/routes.h"
 #include "serve/sse.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -446,6 +448,9 @@ void exchange_on_connection(void *cls, struct MHD_Connection *connection, void *
         if (!p) return;
         p->fd = info->connect_fd;
         s->n_peers++;
+        /* A machine that vanished sends no FIN: TCP finds out, and tells us as of any other client that has gone. */
+        setsockopt(p->fd, SOL_SOCKET, SO_KEEPALIVE, &(int){1}, sizeof(int));
+        setsockopt(p->fd, IPPROTO_TCP, TCP_KEEPIDLE, &(int){60}, sizeof(int));
         epoll_ctl(s->epoll, EPOLL_CTL_ADD, p->fd,
                   &(struct epoll_event){.events = EPOLLRDHUP | EPOLLET, .data.ptr = p});
         return;

@@ -159,6 +159,17 @@ static bool check_context(const generation *g, size_t n_ids, int32_t context, ap
     return false;
 }
 
+/* Tokenizing happens on the I/O thread, so a text that cannot fit whatever its tokens are is not looked at. */
+static bool check_length(const generation *g, size_t len, int32_t context, api_error *err)
+{
+    enum { LONGEST_TOKEN = 256 }; /* bytes; vocabularies in use have runs of spaces of up to 128 */
+    if (len / LONGEST_TOKEN <= (size_t)context) return true;
+    api_error_set(err, 400, "context_length_exceeded",
+                  "this model's context holds %d tokens, and the prompt has %zu bytes", context, len);
+    snprintf(err->param, sizeof err->param, "%s", g->request.chat ? "messages" : "prompt");
+    return false;
+}
+
 static bool render_chat(generation *g, const generation_model *m, prompt_ids *p, api_error *err)
 {
     nvllm_error why = {0};
@@ -167,6 +178,7 @@ static bool render_chat(generation *g, const generation_model *m, prompt_ids *p,
     if (nvllm_chat_render(m->model, g->request.messages, &options, &p->text, &why))
         return api_error_from(err, &why, "messages");
     size_t len = strlen(p->text);
+    if (!check_length(g, len, m->context, err)) return false;
     if (nvllm_tokenize(m->tokenizer, p->text, len, NVLLM_PARSE_SPECIAL, &p->ids, &p->n_ids, &why))
         return api_error_from(err, &why, "messages");
     for (size_t i = 0; i < g->n_choices; i++)
@@ -201,6 +213,7 @@ static bool read_prompt(generation *g, const generation_model *m, size_t index, 
         p->n_ids = from->n_ids;
         return true;
     }
+    if (!check_length(g, from->len, m->context, err)) return false;
     unsigned flags = NVLLM_PARSE_SPECIAL | (g->request.no_special ? 0 : NVLLM_ADD_SPECIAL);
     if (nvllm_tokenize(m->tokenizer, from->text, from->len, flags, &p->ids, &p->n_ids, &why))
         return api_error_from(err, &why, "prompt");
