@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes src/text/jinja_case_table.h: the characters whose upper or title case is more than one character.
+"""Writes src/text/jinja/case_table.h: the characters whose upper or title case is more than one character.
 
-Usage: tools/make_case_table.py > src/text/jinja_case_table.h"""
+Usage: tools/make_case_table.py > src/text/jinja/case_table.h"""
 
 
 def row(text):

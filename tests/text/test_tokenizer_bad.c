@@ -1,7 +1,7 @@
 /* Tokenizers from bad or hostile input: refused with a sentence that names the part, or run within limits. */
 #include "support/test.h"
 #include "text/detokenizer.h"
-#include "text/tok_pattern.h"
+#include "text/tokenizer/pattern.h"
 
 /* A whole tokenizer.json around a model. */
 #define FILE_OF(parts, model) "{" parts "\"model\":" model "}"
