@@ -7,7 +7,7 @@ import sys
 import time
 import unittest
 
-from server import SLOW, SOURCE, Case, StoriesCase, Server, chat_model, in_threads, main
+from server import SLOW, STORIES, Case, Server, StoriesCase, chat_model, in_threads, main
 
 LONG = {"messages": [{"role": "user", "content": "go on"}], "max_tokens": 200, "ignore_eos": True, "temperature": 0}
 
@@ -173,19 +173,28 @@ class Leaving(StoriesCase):
         self.server.wait_idle()
 
     def test_killed_processes_leave_nothing_behind(self):
-        script = (f"import socket,time; s=socket.create_connection(('{self.server.host}',{self.server.port}));"
-                  f"s.sendall({http_bytes({**self.body, 'stream': True}, '/v1/completions', chr(13).join(['Connection: close', chr(10)]))!r}); s.recv(10);"
-                  "print(1,flush=True)\nwhile s.recv(4096): pass")
-        count = 16
-        clients = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(count)]
-        for i, client in enumerate(clients):
-            client.stdout.readline()
-            if i % 2:
-                client.send_signal(signal.SIGKILL)
-        for i, client in enumerate(clients):
-            self.assertEqual(client.wait(60), -9 if i % 2 else 0)
-            client.stdout.close()
-        self.server.wait_idle()
+        """100 streams of 10 processes, of which 5 are killed."""
+        request = http_bytes({**self.body, "stream": True, "max_tokens": 200}, "/v1/completions", "Connection: close\r\n")
+        script = f"""if True:
+            import socket
+            sockets = [socket.create_connection({(self.server.host, self.server.port)!r}) for _ in range(10)]
+            for s in sockets: s.sendall({request!r})
+            print(sockets[0].recv(10), flush=True)
+            for s in sockets:
+                last = b""
+                while part := s.recv(65536): last = (last + part)[-30:]
+                assert last.endswith(b"data: [DONE]\\n\\n\\r\\n0\\r\\n\\r\\n"), last"""
+        with Server(STORIES, max_sequences=16) as server:
+            script = script.replace(str(self.server.port), str(server.port))
+            clients = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(10)]
+            for i, client in enumerate(clients):
+                client.stdout.readline()
+                if i % 2:
+                    client.send_signal(signal.SIGKILL)
+            for i, client in enumerate(clients):
+                self.assertEqual(client.wait(120), -9 if i % 2 else 0)
+                client.stdout.close()
+            server.wait_idle()
 
     def test_slow_readers_are_dropped_and_others_go_on(self):
         """One who reads nothing of long answers; its socket's buffers fill, then ours, then it is cancelled."""
