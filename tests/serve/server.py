@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cli"))
 from program import FIXTURES, PROGRAM, SHARED, SOURCE, chat_model, main, run  # noqa: E402,F401
 
 STORIES = SHARED / "stories260k/hf"
+DEMO = SOURCE / "models/demo"
 VENV = SOURCE / "build/venv/bin/python"
 # ASan's leak check runs at exit and fails the program: a server that ends with 0 has not leaked.
 SLOW = 5 if os.environ.get("NVLLM_TEST_SANITIZED") else 1

@@ -3,7 +3,7 @@ import json
 import math
 import unittest
 
-from server import STORIES, Case, StoriesCase, main, run, text_of
+from server import DEMO, STORIES, Case, StoriesCase, main, run, text_of
 
 GREEDY = {"temperature": 0}
 
@@ -295,6 +295,38 @@ class Stories(StoriesCase):
 
     def test_a_model_without_a_template_refuses_chat(self):
         self.refused(self.server.chat("hello"), 400, param="messages")
+
+
+@unittest.skipUnless(DEMO.exists(), f"needs {DEMO}")
+class Demo(Case):
+    @classmethod
+    def model(cls):
+        return DEMO
+
+    def test_a_chat_is_the_programs_answer(self):
+        for fields, options in (({"temperature": 0}, ["--temperature", "0"]),
+                                ({"temperature": 0.7, "seed": 5, "top_k": 20},
+                                 ["--temperature", "0.7", "--seed", "5", "--top-k", "20"])):
+            body = {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Tell me a story."}],
+                    "max_tokens": 60, **fields}
+            whole = self.server.post("/v1/chat/completions", body).json["choices"][0]
+            chunks = list(self.server.stream("/v1/chat/completions", body))
+            program = run("run", "-m", DEMO, "--system", "Be brief.", "-p", "Tell me a story.", "-n", 60, "--json", *options)
+            done = json.loads(program.stdout)
+            self.assertEqual((whole["message"]["content"], whole["finish_reason"]), (done["text"], done["finish"]))
+            self.assertEqual(text_of(chunks), done["text"])
+
+    def test_turns_compute_only_what_is_new(self):
+        messages, computed = [], []
+        for i in range(10):
+            messages.append({"role": "user", "content": f"Tell me more about animal number {i}."})
+            got = self.server.post("/v1/chat/completions", {"messages": messages, "max_tokens": 24, "temperature": 0}).json
+            messages.append(got["choices"][0]["message"])
+            usage = got["usage"]
+            computed.append(usage["prompt_tokens"] - usage["prompt_tokens_details"]["cached_tokens"])
+            self.assertEqual(got["timings"]["prompt_n"], computed[-1])
+        if self.server.metric("vllm:prefix_cache_queries_total"):
+            self.assertLess(max(computed[1:]), usage["prompt_tokens"] / 2)
 
 
 class Thinking(Case):
