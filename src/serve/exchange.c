@@ -181,7 +181,7 @@ void exchange_abandon(exchange *x)
     }
     x->gone = true;
     /* What libmicrohttpd still wants to send has no reader: it shall notice at once. */
-    if (x->peer) shutdown(x->peer->fd, SHUT_RDWR);
+    shutdown(x->peer->fd, SHUT_RDWR);
     resume(x);
 }
 
@@ -299,6 +299,42 @@ static void name_request(exchange *x)
     if (getrandom(bits, sizeof bits, 0) < 0) bits[1] = x->server->metrics.http_requests;
     snprintf(x->request_id, sizeof x->request_id, "req-%016llx%016llx", (unsigned long long)bits[0],
              (unsigned long long)bits[1]);
+}
+
+/* ---- Clients that have gone ---------------------------------------------------------------------------------- */
+
+/* libmicrohttpd overlooks an end that arrives together with the last bytes: then the connection would stay open until
+ * it times out. But those bytes may be a whole request of a client that closed its sending half only, so it is given
+ * a moment to begin an answer. */
+static void reap_later(server *s)
+{
+    if (s->reap_at == 0) s->reap_at = seconds_now() + 0.05;
+}
+
+void peer_gone(server *s, peer *p)
+{
+    exchange *x = p->current;
+    if (!p->gone) {
+        p->gone = true;
+        p->next_gone = s->gone;
+        s->gone = p;
+        reap_later(s);
+    }
+    if (x && x->generation && !x->generation->complete) exchange_abandon(x);
+}
+
+void peers_reap(server *s)
+{
+    s->reap_at = 0;
+    for (peer *p = s->gone; p; p = p->next_gone)
+        if (!p->current || (!p->current->status && !p->current->generation)) shutdown(p->fd, SHUT_RDWR);
+}
+
+static void forget_gone(server *s, const peer *p)
+{
+    peer **at = &s->gone;
+    while (*at && *at != p) at = &(*at)->next_gone;
+    if (*at) *at = p->next_gone;
 }
 
 /* ---- libmicrohttpd's callbacks ------------------------------------------------------------------------------- */
@@ -428,7 +464,8 @@ void exchange_on_completed(void *cls, struct MHD_Connection *connection, void **
     if (s->options->log_requests)
         log_line("%s \"%.8s %.200s\" %u %.1f ms", x->request_id, x->method, x->url, x->status,
                  (seconds_now() - x->started) * 1e3);
-    if (x->peer) x->peer->current = NULL;
+    x->peer->current = NULL;
+    if (x->peer->gone) reap_later(s);
     unlink_exchange(s, x);
     generation_free(x->generation);
     wire_free(&x->body);
@@ -457,6 +494,7 @@ void exchange_on_connection(void *cls, struct MHD_Connection *connection, void *
     }
     if (!p) return;
     epoll_ctl(s->epoll, EPOLL_CTL_DEL, p->fd, NULL);
+    if (p->gone) forget_gone(s, p);
     s->n_peers--;
     *context = NULL;
     free(p);

@@ -50,6 +50,10 @@ enum MHD_Result exchange_send_generation(exchange *x, generation *g);
 void exchange_stir(exchange *x);
 /* The client does not wait any longer: ends the generation. */
 void exchange_abandon(exchange *x);
+/* The client of a connection has closed it, or its half. */
+void peer_gone(server *s, peer *p);
+/* Ends connections of clients that have gone, where no answer is under way. */
+void peers_reap(server *s);
 /* Comments for silent streams; returns when to come again (seconds), 0: never. */
 double exchanges_keepalive(server *s, double now);
 

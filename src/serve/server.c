@@ -157,13 +157,6 @@ static void take_signal(server *s)
     }
 }
 
-static void take_peer(peer *p)
-{
-    p->gone = true;
-    if (p->current && p->current->generation && !p->current->generation->complete)
-        exchange_abandon(p->current);
-}
-
 static void dispatch(server *s, const struct epoll_event *events, int n)
 {
     for (int i = 0; i < n; i++) {
@@ -173,7 +166,7 @@ static void dispatch(server *s, const struct epoll_event *events, int n)
         else if (tag == &s->signals)
             take_signal(s);
         else if (tag != s->daemon)
-            take_peer(tag);
+            peer_gone(s, tag);
     }
 }
 
@@ -195,8 +188,17 @@ static int sleep_ms(const server *s)
     double now = seconds_now();
     if (MHD_get_timeout(s->daemon, &idle) == MHD_YES) ms = idle > 1000000000 ? 1000000000 : (int)idle;
     if (s->next_keepalive > 0) until(&ms, s->next_keepalive, now);
+    if (s->reap_at > 0) until(&ms, s->reap_at, now);
     if (s->draining) until(&ms, s->drain_end, now);
     return ms;
+}
+
+static void run_timers(server *s)
+{
+    if (s->next_keepalive == 0 && s->reap_at == 0) return;
+    double now = seconds_now();
+    if (s->next_keepalive > 0 && now >= s->next_keepalive) s->next_keepalive = exchanges_keepalive(s, now);
+    if (s->reap_at > 0 && now >= s->reap_at) peers_reap(s);
 }
 
 static bool finished(const server *s)
@@ -212,8 +214,7 @@ static void serve(server *s)
     while (!finished(s)) {
         int n = epoll_wait(s->epoll, events, EVENTS, sleep_ms(s));
         dispatch(s, events, n);
-        double now = s->next_keepalive > 0 ? seconds_now() : 0;
-        if (now > 0 && now >= s->next_keepalive) s->next_keepalive = exchanges_keepalive(s, now);
+        run_timers(s);
         MHD_run(s->daemon);
     }
 }

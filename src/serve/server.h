@@ -37,9 +37,10 @@ typedef struct {
 typedef struct exchange exchange;
 
 /* An open connection. */
-typedef struct {
+typedef struct peer {
     int fd;
     bool gone; /* the client will send nothing more */
+    struct peer *next_gone;
     exchange *current;
 } peer;
 
@@ -63,6 +64,8 @@ typedef struct {
     exchange *exchanges; /* all that are not finished */
     size_t n_exchanges;
     int n_peers;
+    peer *gone;            /* clients that have gone and whose connections are still open */
+    double reap_at;        /* seconds; when to look at them, 0: not yet */
     double next_keepalive; /* seconds; when the first silent stream may want one, 0: there is no stream */
     int signals_seen;
     bool draining;

@@ -102,6 +102,16 @@ class Wire(Case):
                 read_all(sock)
                 self.assertLess(time.time() - start, 6)
 
+    def test_a_client_that_closes_its_sending_half_gets_its_answer(self):
+        for data in (b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n",
+                     b"GET /version HTTP/1.1\r\nHost: x\r\n\r\nGET /version HTTP/1.1\r\nHost: x\r\n\r\n"):
+            with self.server.socket() as sock:
+                sock.sendall(data)
+                sock.shutdown(socket.SHUT_WR)
+                start = time.time()
+                self.assertEqual(read_all(sock).count(b"HTTP/1.1 200"), data.count(b"GET"))
+                self.assertLess(time.time() - start, 1)
+
     def test_pipelined_requests_are_answered_in_order(self):
         bodies = [{"prompt": "x" * (i + 1), "max_tokens": 3, "stream": i % 2 == 1} for i in range(8)]
         data = b"".join(http_bytes(b, "/v1/completions") for b in bodies[:-1])
