@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 
 enum { STEP_TOKENS = 128 };
@@ -214,11 +213,24 @@ static void take_better(nvllm_limits *limits, nvllm_limits again)
     if (again.bf16_gflops > limits->bf16_gflops) limits->bf16_gflops = again.bf16_gflops;
 }
 
+/* The measurement's own block of memory is not the model's: Linux forgets the peak on request (proc(5), clear_refs). */
+static void forget_peak(void)
+{
+    FILE *f = fopen("/proc/self/clear_refs", "w");
+    if (!f) return;
+    fputs("5", f);
+    fclose(f);
+}
+
 static int64_t peak_rss(void)
 {
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    return (int64_t)usage.ru_maxrss * 1024;
+    char line[256];
+    long long kb = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "VmHWM: %lld kB", &kb) == 1) break;
+    if (f) fclose(f);
+    return (int64_t)kb * 1024;
 }
 
 int bench_measure(bench_result *out, const nvllm_model *model, const cli_args *args, double start,
@@ -241,6 +253,7 @@ int bench_measure(bench_result *out, const nvllm_model *model, const cli_args *a
     if (!rc) rc = first_token(&b);
     out->first_token_ms = (bench_now() - start) * 1e3;
     if (!rc) out->limits = nvllm_measure_limits(b.engine);
+    forget_peak();
     if (!rc) rc = repeat(&out->prompt_rate, &b, "prompt", measure_prompt);
     if (!rc) rc = repeat(&out->gen_rate, &b, "generate", measure_generation);
     if (!rc) {
