@@ -176,13 +176,15 @@ static void take_inbox(nvllm_engine *e)
         e->inbox = r->next;
         r->next = e->requests;
         e->requests = r;
-        if (engine_add(e->engine, &r->sequence, r->id, &err))
+        if (engine_add(e->engine, &r->sequence, r->id, &err)) {
+            pthread_cond_broadcast(&e->news);
             end_request(e, &e->requests,
                         &(nvllm_event){.request = r->id,
                                        .kind = NVLLM_EVENT_ERROR,
                                        .token = -1,
                                        .finish = NVLLM_FINISH_ERROR,
                                        .error = "out of memory for a sequence"});
+        }
     }
     e->inbox_end = &e->inbox;
     for (size_t i = 0; i < e->n_cancels; i++) engine_cancel(e->engine, e->cancels[i]);
