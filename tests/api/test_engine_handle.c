@@ -36,7 +36,7 @@ static nvllm_engine *open_engine(int32_t sequences)
 {
     nvllm_engine *e;
     nvllm_error err;
-    nvllm_engine_options o = {.threads = 2, .max_sequences = sequences, .queue = 4};
+    nvllm_engine_options o = {.device = "cpu", .threads = 2, .max_sequences = sequences, .queue = 4};
     if (nvllm_engine_open(&e, model, &o, &err)) fail_msg("%s", err.message);
     return e;
 }
@@ -300,9 +300,9 @@ static void engine_open_refuses_more_memory_or_context_than_there_is(void **stat
     (void)state;
     nvllm_engine *e;
     nvllm_error err;
-    nvllm_engine_options o = {.context = 1 << 30};
+    nvllm_engine_options o = {.device = "cpu", .context = 1 << 30};
     assert_int_equal(nvllm_engine_open(&e, model, &o, &err), NVLLM_ERR_LIMIT);
-    o = (nvllm_engine_options){.kv_tokens = (int64_t)1 << 40};
+    o = (nvllm_engine_options){.device = "cpu", .kv_tokens = (int64_t)1 << 40};
     assert_int_equal(nvllm_engine_open(&e, model, &o, &err), NVLLM_ERR_MEMORY);
     assert_non_null(strstr(err.message, "GB"));
     o = (nvllm_engine_options){.device = "tpu"};
