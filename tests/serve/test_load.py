@@ -100,7 +100,8 @@ class Load(unittest.TestCase):
                   f"server CPU {server.cpu_seconds() - cpu:.1f} s", flush=True)
             self.assertTrue(all(c.answers for c in clients))
             self.assertEqual(server.metric("nanovllm:clients_lost_total"), 0)
-            self.assertLess(grown, 16 * SLOW)
+            if SLOW == 1:  # AddressSanitizer keeps up to 256 MB of freed memory; its leak check stands in
+                self.assertLess(grown, 16)
 
     def test_other_settings_give_the_same_answers(self):
         """Chunked prompts, no prefix cache, a pool so small that sequences are preempted."""
