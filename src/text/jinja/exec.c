@@ -283,7 +283,7 @@ nvllm_status jinja_compile(jinja_template **out, const char *source, size_t len,
     if (len > MAX_SOURCE) {
         return error_set(err, NVLLM_ERR_LIMIT, "the template has %zu bytes, more than %u", len, MAX_SOURCE);
     }
-    if (!jutf8_valid(source, len))
+    if (utf8_valid_prefix(source, len) != len)
         return error_set(err, NVLLM_ERR_TEMPLATE, "the template is not valid UTF-8");
     jinja_template *t = calloc(1, sizeof *t);
     if (!t) return error_memory(err, sizeof *t, "the template");

@@ -256,7 +256,7 @@ static void percent_char(percent_state *s, jinja_text *t, const field *f, jv v)
     if (v.kind == JV_STRING && v.as.s->chars == 1) {
         put_field(s->r, t, f, "", v.as.s->data, v.as.s->len, '>');
     } else if (jv_is_integer(v, &cp) && cp >= 0 && cp < 0x110000 && (cp < 0xD800 || cp > 0xDFFF)) {
-        put_field(s->r, t, f, "", bytes, jutf8_encode((uint32_t)cp, bytes), '>');
+        put_field(s->r, t, f, "", bytes, utf8_encode((uint32_t)cp, bytes), '>');
     } else {
         jr_error(s->r, "%%c requires int or char");
     }

@@ -185,7 +185,7 @@ static size_t unescape_hex(const char *s, size_t len, char letter, char out[4], 
         cp = cp << 4 | (uint32_t)v;
     }
     if (cp > 0x10FFFF || (cp >= 0xD800 && cp < 0xE000)) return 0;
-    *n = jutf8_encode(cp, out);
+    *n = utf8_encode(cp, out);
     return digits;
 }
 
@@ -194,7 +194,7 @@ static size_t unescape_octal(const char *s, size_t len, char out[4], size_t *n)
     uint32_t cp = 0;
     size_t i = 0;
     while (i < 3 && i < len && s[i] >= '0' && s[i] <= '7') cp = cp * 8 + (uint32_t)(s[i++] - '0');
-    *n = jutf8_encode(cp, out);
+    *n = utf8_encode(cp, out);
     return i;
 }
 

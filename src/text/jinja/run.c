@@ -93,7 +93,7 @@ void text_puts(jinja_run *r, jinja_text *t, const char *s)
 void text_putcp(jinja_run *r, jinja_text *t, uint32_t cp)
 {
     char bytes[4];
-    text_append(r, t, bytes, jutf8_encode(cp, bytes));
+    text_append(r, t, bytes, utf8_encode(cp, bytes));
 }
 
 jv text_value(jinja_run *r, const jinja_text *t)

@@ -1,31 +1,13 @@
-/* Code points: encoding, counting, and Python's str predicates on top of utf8proc's categories. */
+/* Code points: counting, and Python's str predicates on top of utf8proc's categories. */
 #include "text/jinja/utf8.h"
 
 #include <utf8proc.h>
-
-size_t jutf8_encode(uint32_t cp, char out[4])
-{
-    return (size_t)utf8proc_encode_char((utf8proc_int32_t)cp, (utf8proc_uint8_t *)out);
-}
 
 size_t jutf8_count(const char *s, size_t len)
 {
     size_t n = 0;
     for (size_t i = 0; i < len; i++) n += ((unsigned char)s[i] & 0xC0) != 0x80;
     return n;
-}
-
-bool jutf8_valid(const char *s, size_t len)
-{
-    for (size_t i = 0; i < len;) {
-        utf8proc_int32_t cp;
-        utf8proc_ssize_t n = (unsigned char)s[i] < 0x80 ? 1
-                                                        : utf8proc_iterate((const utf8proc_uint8_t *)s + i,
-                                                                           (utf8proc_ssize_t)(len - i), &cp);
-        if (n <= 0) return false;
-        i += (size_t)n;
-    }
-    return true;
 }
 
 size_t jutf8_offset(const char *s, size_t len, size_t index)

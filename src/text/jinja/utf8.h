@@ -1,7 +1,9 @@
 /* UTF-8 inside the Jinja engine. Every string in it is valid UTF-8 (sources are checked by jinja_compile,
- * contexts by jansson), so these helpers do not look for errors; only jutf8_valid does. */
+ * contexts by jansson), so these helpers, unlike those of text/utf8.h, do not look for errors. */
 #ifndef NVLLM_TEXT_JINJA_UTF8_H
 #define NVLLM_TEXT_JINJA_UTF8_H
+
+#include "text/utf8.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,9 +28,7 @@ static inline size_t jutf8_decode_before(const char *s, size_t end, uint32_t *cp
     return jutf8_decode(s + i, cp);
 }
 
-size_t jutf8_encode(uint32_t cp, char out[4]); /* returns the length; cp is a scalar value */
 size_t jutf8_count(const char *s, size_t len); /* code points */
-bool jutf8_valid(const char *s, size_t len);
 
 /* Byte offset of code point `index` (index <= number of code points). */
 size_t jutf8_offset(const char *s, size_t len, size_t index);
