@@ -76,6 +76,16 @@ static void end_request(nvllm_engine *e, request **at, const nvllm_event *last)
     request_free(r);
 }
 
+static void fail_request(nvllm_engine *e, request **at, const char *sentence)
+{
+    end_request(e, at,
+                &(nvllm_event){.request = (*at)->id,
+                               .kind = NVLLM_EVENT_ERROR,
+                               .token = -1,
+                               .finish = NVLLM_FINISH_ERROR,
+                               .error = sentence});
+}
+
 static void finish_request(nvllm_engine *e, request **at, nvllm_finish finish)
 {
     request *r = *at;
@@ -84,12 +94,7 @@ static void finish_request(nvllm_engine *e, request **at, nvllm_finish finish)
         finish = NVLLM_FINISH_STOP;
     set_times(r);
     if (r->stream.failed || e->text.failed) {
-        end_request(e, at,
-                    &(nvllm_event){.request = r->id,
-                                   .kind = NVLLM_EVENT_ERROR,
-                                   .token = -1,
-                                   .finish = NVLLM_FINISH_ERROR,
-                                   .error = "out of memory for the answer's text"});
+        fail_request(e, at, "out of memory for the answer's text");
         return;
     }
     end_request(e, at,
@@ -156,6 +161,9 @@ static void handle_event(nvllm_engine *e, const engine_event *event, double time
     case ENGINE_STOP:
     case ENGINE_LENGTH: handle_token(e, at, event, time); break;
     case ENGINE_CANCELLED: finish_request(e, at, NVLLM_FINISH_CANCELLED); break;
+    case ENGINE_FAILED:
+        fail_request(e, at, "the model's logits are not numbers: its weights are damaged");
+        break;
     case ENGINE_SCORED:
         if ((*at)->score)
             end_request(e, at, NULL);
@@ -178,12 +186,7 @@ static void take_inbox(nvllm_engine *e)
         e->requests = r;
         if (engine_add(e->engine, &r->sequence, r->id, &err)) {
             pthread_cond_broadcast(&e->news);
-            end_request(e, &e->requests,
-                        &(nvllm_event){.request = r->id,
-                                       .kind = NVLLM_EVENT_ERROR,
-                                       .token = -1,
-                                       .finish = NVLLM_FINISH_ERROR,
-                                       .error = "out of memory for a sequence"});
+            fail_request(e, &e->requests, "out of memory for a sequence");
         }
     }
     e->inbox_end = &e->inbox;
@@ -205,13 +208,7 @@ static void measure(nvllm_engine *e)
 static void fail_all(nvllm_engine *e, const nvllm_error *failure)
 {
     e->failure = *failure;
-    while (e->requests)
-        end_request(e, &e->requests,
-                    &(nvllm_event){.request = e->requests->id,
-                                   .kind = NVLLM_EVENT_ERROR,
-                                   .token = -1,
-                                   .finish = NVLLM_FINISH_ERROR,
-                                   .error = e->failure.message});
+    while (e->requests) fail_request(e, &e->requests, e->failure.message);
     pthread_cond_broadcast(&e->news);
 }
 

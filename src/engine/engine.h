@@ -30,11 +30,12 @@ typedef enum {
     ENGINE_STOP,
     ENGINE_LENGTH,
     ENGINE_CANCELLED,
+    ENGINE_FAILED,
     ENGINE_SCORED
 } engine_event_kind;
 
 /* STARTED: admitted, its first tokens are in this step. STOP, LENGTH: the sequence's last token, and its end. SCORED:
- * the prompt's log-probabilities are there; the end when max_tokens is 0. STARTED, CANCELLED and SCORED carry none (token -1). */
+ * the prompt's log-probabilities are there; the end when max_tokens is 0. FAILED: no logit is a number, the end. STARTED, CANCELLED and SCORED carry none (token -1). */
 typedef struct {
     uint64_t id;
     engine_event_kind kind;

@@ -1,6 +1,7 @@
 /* What comes out of a step: scores of prompt tokens, the next token of each row, and the end of sequences. */
 #include "engine/state.h"
 
+#include <math.h>
 #include <string.h>
 
 static int32_t top_wanted(const sequence *s)
@@ -59,6 +60,11 @@ static void sample_row(engine *e, const step_row *row, int32_t index, float *log
     bool wants_logprobs = s->request.top_logprobs >= 0;
     if (wants_logprobs) memcpy(e->raw_logits, logits, (size_t)e->model->config.V * sizeof *logits);
     int32_t token = draw(e, s, logits);
+    if (!(logits[token] > -INFINITY)) { /* all are NaN or excluded: the best of them is no answer */
+        engine_emit(e, s, ENGINE_FAILED, -1);
+        s->ended = true;
+        return;
+    }
     sequence_push(s, token);
     e->counts.generated_tokens++;
     bool stop = sequence_is_stop(s, token), full = sequence_generated(s) >= s->request.max_tokens;

@@ -3,6 +3,7 @@
 #include "support/test.h"
 #include "support/family.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 /* ---- Counting allocations ------------------------------------------------------------------------------------ */
@@ -405,6 +406,27 @@ static void engine_add_of_a_prompt_that_never_fits_is_refused(void **state)
     family_close(&f);
 }
 
+static void engine_ends_a_sequence_whose_logits_are_not_numbers(void **state)
+{
+    (void)state;
+    family_model f = open_named("families/llama-gqa2-f32");
+    backend *b = family_backend("cpu", NULL, 1);
+    float *norm = (float *)(uintptr_t)weights_get(&f.model->weights, W_FINAL_NORM, 0)->data;
+    for (int32_t i = 0; i < f.model->config.D; i++) norm[i] = NAN; /* as a damaged file might hold */
+    engine *e = open_engine(&f, b, 1, 16, 0);
+    sequence_request q = request_of(&f, 0, 4, MADE);
+    const engine_event *events = NULL;
+    int32_t n = 0;
+    assert_int_equal(engine_add(e, &q, 1, NULL), NVLLM_OK);
+    while (!engine_idle(e)) n = engine_step(e, &events, NULL);
+    assert_int_equal(events[n - 1].kind, ENGINE_FAILED);
+    assert_int_equal(engine_count(e).generated_tokens, 0);
+    assert_int_equal(engine_count(e).pages_used, 0);
+    engine_close(e);
+    backend_close(b);
+    family_close(&f);
+}
+
 static void engine_min_tokens_bans_stop_ids_until_reached(void **state)
 {
     (void)state;
@@ -450,6 +472,7 @@ int main(void)
         cmocka_unit_test(engine_evicted_pages_are_never_hit),
         cmocka_unit_test(engine_steps_allocate_nothing),
         cmocka_unit_test(engine_add_of_a_prompt_that_never_fits_is_refused),
+        cmocka_unit_test(engine_ends_a_sequence_whose_logits_are_not_numbers),
         cmocka_unit_test(engine_min_tokens_bans_stop_ids_until_reached),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
