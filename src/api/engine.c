@@ -205,9 +205,8 @@ static void measure(nvllm_engine *e)
 }
 
 /* The device failed: every request ends with its sentence, and no new one is taken. */
-static void fail_all(nvllm_engine *e, const nvllm_error *failure)
+static void fail_all(nvllm_engine *e)
 {
-    e->failure = *failure;
     while (e->requests) fail_request(e, &e->requests, e->failure.message);
     pthread_cond_broadcast(&e->news);
 }
@@ -222,7 +221,7 @@ static void step(nvllm_engine *e)
     int32_t n = engine_step(e->engine, &events, &failure);
     double after = now();
     pthread_mutex_lock(&e->lock);
-    if (n < 0) fail_all(e, &failure);
+    if (n < 0) e->failure = failure;
     for (int32_t i = 0; i < n; i++)
         handle_event(e, &events[i], events[i].kind == ENGINE_STARTED ? before : after);
     e->counts = engine_count(e->engine);
@@ -237,7 +236,9 @@ static void *engine_thread(void *arg)
         take_inbox(e);
         if (e->measuring)
             measure(e);
-        else if (!engine_idle(e->engine))
+        else if (e->failure.code && e->requests)
+            fail_all(e);
+        else if (!e->failure.code && !engine_idle(e->engine))
             step(e);
         else if (!e->inbox && !e->n_cancels)
             pthread_cond_wait(&e->work, &e->lock);
