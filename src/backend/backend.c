@@ -14,7 +14,7 @@ static const backend_type *const table[] = {
 
 static nvllm_status check_complete(const backend_type *type, nvllm_error *err)
 {
-    for (int kind = 0; kind < OP_COUNT; kind++)
+    for (int kind = 0; kind < OP_FIRST_FUSED; kind++)
         if (!type->op[kind])
             return error_set(err, NVLLM_ERR_UNSUPPORTED, "device %s has no op %s", type->name,
                              op_name((op_kind)kind));

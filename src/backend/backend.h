@@ -7,12 +7,15 @@
 
 #include "base/error.h"
 #include "ops/attention.h"
+#include "ops/draw.h"
 #include "ops/embed.h"
 #include "ops/gather.h"
 #include "ops/linear.h"
+#include "ops/norm_linear.h"
 #include "ops/op.h"
 #include "ops/rmsnorm.h"
 #include "ops/rope.h"
+#include "ops/rope_attention.h"
 #include "ops/silu_mul.h"
 
 #include <stdbool.h>
@@ -31,6 +34,9 @@ typedef union {
     op_attention_args attention;
     op_silu_mul_args silu_mul;
     op_gather_args gather;
+    op_draw_args draw;
+    op_norm_linear_args norm_linear;
+    op_rope_attention_args rope_attention;
 } op_args;
 
 typedef struct {
@@ -43,7 +49,8 @@ typedef struct {
 typedef struct {
     int32_t max_tokens, max_logits;
     int32_t widest_input; /* columns of the widest input of a matrix product */
-    int32_t H, C, max_context;
+    int32_t max_rows;
+    int32_t H, K, C, D, F, V, max_context;
 } backend_shape;
 
 typedef struct {
@@ -65,12 +72,17 @@ typedef struct {
      * before it and reports what went wrong in any of them. */
     nvllm_status (*copy_in)(backend *b, void *to, const void *from, size_t bytes, nvllm_error *err);
     nvllm_status (*copy_out)(backend *b, void *to, const void *from, size_t bytes, nvllm_error *err);
+    /* The host's memory that ops of the device read and write in place, zeroed; copy_in from it does not wait for the
+     * copy. wait: until *flag, there, is `value`; fails when the device does. */
+    void *(*host_alloc)(backend *b, size_t bytes);
+    void (*host_free)(backend *b, void *memory);
+    nvllm_status (*wait)(backend *b, const volatile int32_t *flag, int32_t value, nvllm_error *err);
     /* Recorded op lists, or NULL: replay runs the list recorded under `key`, false: there is none. Between record and
      * record_end ops are recorded, not run. */
     bool (*replay)(backend *b, int32_t key);
     void (*record)(backend *b);
     nvllm_status (*record_end)(backend *b, int32_t key, nvllm_error *err);
-    void (*op[OP_COUNT])(backend *b, const op_args *args);
+    void (*op[OP_COUNT])(backend *b, const op_args *args); /* fused ones may be NULL */
     backend_limits (*measure)(backend *b); /* NULL: nothing to measure */
 } backend_type;
 

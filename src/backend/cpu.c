@@ -27,6 +27,7 @@ static void run_kv_write(backend *b, const op_args *a) { op_kv_write_cpu(&a->kv_
 static void run_attention(backend *b, const op_args *a) { op_attention_cpu(&a->attention, context(b)); }
 static void run_silu_mul(backend *b, const op_args *a) { op_silu_mul_cpu(&a->silu_mul, context(b)); }
 static void run_gather(backend *b, const op_args *a) { op_gather_cpu(&a->gather, context(b)); }
+static void run_draw(backend *b, const op_args *a) { (void)b; op_draw_ref(&a->draw); }
 /* clang-format on */
 
 static nvllm_status pick_isa(cpu_isa *out, const char *name, nvllm_error *err)
@@ -132,5 +133,6 @@ const backend_type backend_cpu = {
            [OP_KV_WRITE] = run_kv_write,
            [OP_ATTENTION] = run_attention,
            [OP_SILU_MUL] = run_silu_mul,
-           [OP_GATHER] = run_gather},
+           [OP_GATHER] = run_gather,
+           [OP_DRAW] = run_draw},
 };

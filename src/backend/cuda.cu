@@ -39,6 +39,9 @@ static void run_kv_write(backend *b, const op_args *a) { op_kv_write_cuda(&a->kv
 static void run_attention(backend *b, const op_args *a) { op_attention_cuda(&a->attention, &self(b)->cuda); }
 static void run_silu_mul(backend *b, const op_args *a) { op_silu_mul_cuda(&a->silu_mul, &self(b)->cuda); }
 static void run_gather(backend *b, const op_args *a) { op_gather_cuda(&a->gather, &self(b)->cuda); }
+static void run_draw(backend *b, const op_args *a) { op_draw_cuda(&a->draw, &self(b)->cuda); }
+static void run_norm_linear(backend *b, const op_args *a) { op_norm_linear_cuda(&a->norm_linear, &self(b)->cuda); }
+static void run_rope_attention(backend *b, const op_args *a) { op_rope_attention_cuda(&a->rope_attention, &self(b)->cuda); }
 /* clang-format on */
 
 /* ---- Opening ------------------------------------------------------------------------------------------------- */
@@ -49,6 +52,7 @@ static void cuda_close(backend *b)
     for (int key = 0; key <= BACKEND_MAX_RECORDED; key++)
         if (c->recorded[key]) cudaGraphExecDestroy(c->recorded[key]);
     cudaFree(c->cuda.scratch);
+    cudaFree(c->cuda.counters);
     if (c->cuda.stream) cudaStreamDestroy(c->cuda.stream);
     free(c);
 }
@@ -69,6 +73,11 @@ static nvllm_status open_device(cuda_backend *c, int device, nvllm_error *err)
         st = check(cudaStreamCreateWithFlags(&c->cuda.stream, cudaStreamNonBlocking), "making a stream", err);
     if (st) return st;
     c->cuda.multiprocessors = card.multiProcessorCount;
+    c->cuda.major = card.major;
+    c->cuda.shared_bytes = (int)card.sharedMemPerBlockOptin;
+    st = check(cudaMalloc((void **)&c->cuda.counters, CUDA_COUNTERS * sizeof *c->cuda.counters), "taking memory", err);
+    if (!st) st = check(cudaMemset(c->cuda.counters, 0, CUDA_COUNTERS * sizeof *c->cuda.counters), "clearing memory", err);
+    if (st) return st;
     c->cuda.programmatic = card.major >= 9;
     snprintf(c->name, sizeof c->name, "%s", card.name);
     c->base.isa = c->name;
@@ -110,10 +119,19 @@ static void cuda_free(backend *b, void *memory, size_t bytes)
     cudaFree(memory);
 }
 
+static size_t scratch_of(const backend_shape *s)
+{
+    size_t most = op_attention_cuda_scratch(s->max_tokens, s->max_rows, s->H, s->C, s->max_context);
+    size_t products = op_linear_cuda_scratch(s->max_tokens, s->widest_input, s->F);
+    size_t draws = op_draw_cuda_scratch(s->max_rows, s->V);
+    if (products > most) most = products;
+    return draws > most ? draws : most;
+}
+
 static nvllm_status cuda_reserve_scratch(backend *b, const backend_shape *s, nvllm_error *err)
 {
     cuda_backend *c = self(b);
-    size_t bytes = op_attention_cuda_scratch(s->max_tokens, s->H, s->C, s->max_context);
+    size_t bytes = scratch_of(s);
     if (bytes <= c->scratch_bytes) return NVLLM_OK;
     cudaFree(c->cuda.scratch);
     c->cuda.scratch = NULL;
@@ -138,6 +156,41 @@ static nvllm_status cuda_copy_out(backend *b, void *to, const void *from, size_t
         st = check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream), "copying from the GPU",
                    err);
     return st ? st : check(cudaStreamSynchronize(stream), "running a step", err);
+}
+
+static void *cuda_host_alloc(backend *b, size_t bytes)
+{
+    void *p = NULL;
+    (void)b;
+    if (cudaHostAlloc(&p, bytes ? bytes : 1, cudaHostAllocMapped | cudaHostAllocPortable) != cudaSuccess) {
+        cudaGetLastError(); /* the caller reports it */
+        return NULL;
+    }
+    memset(p, 0, bytes);
+    return p;
+}
+
+static void cuda_host_free(backend *b, void *memory)
+{
+    (void)b;
+    cudaFreeHost(memory);
+}
+
+/* The flag is written by a kernel; a device that failed never writes it, so the stream is asked now and then. */
+static nvllm_status cuda_wait(backend *b, const volatile int32_t *flag, int32_t value, nvllm_error *err)
+{
+    enum { POLLS = 4096 };
+    for (;;) {
+        for (int i = 0; i < POLLS; i++)
+            if (__atomic_load_n(flag, __ATOMIC_ACQUIRE) == value) return NVLLM_OK;
+        cudaError_t rc = cudaStreamQuery(self(b)->cuda.stream);
+        if (rc == cudaErrorNotReady) continue;
+        nvllm_status st = check(rc, "running a step", err);
+        if (!st) st = check(cudaGetLastError(), "starting a kernel", err);
+        if (st) return st;
+        if (__atomic_load_n(flag, __ATOMIC_ACQUIRE) == value) return NVLLM_OK;
+        return error_set(err, NVLLM_ERR_UNSUPPORTED, "cuda: a step ended without its result");
+    }
 }
 
 /* ---- Recorded steps ------------------------------------------------------------------------------------------ */
@@ -216,6 +269,9 @@ static backend_type make_type(void)
     t.reserve_scratch = cuda_reserve_scratch;
     t.copy_in = cuda_copy_in;
     t.copy_out = cuda_copy_out;
+    t.host_alloc = cuda_host_alloc;
+    t.host_free = cuda_host_free;
+    t.wait = cuda_wait;
     t.replay = cuda_replay;
     t.record = cuda_record;
     t.record_end = cuda_record_end;
@@ -228,6 +284,9 @@ static backend_type make_type(void)
     t.op[OP_ATTENTION] = run_attention;
     t.op[OP_SILU_MUL] = run_silu_mul;
     t.op[OP_GATHER] = run_gather;
+    t.op[OP_DRAW] = run_draw;
+    t.op[OP_NORM_LINEAR] = run_norm_linear;
+    t.op[OP_ROPE_ATTENTION] = run_rope_attention;
     t.measure = cuda_measure;
     return t;
 }

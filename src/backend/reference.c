@@ -13,6 +13,9 @@ static void run_kv_write(backend *b, const op_args *a) { (void)b; op_kv_write_re
 static void run_attention(backend *b, const op_args *a) { (void)b; op_attention_ref(&a->attention); }
 static void run_silu_mul(backend *b, const op_args *a) { (void)b; op_silu_mul_ref(&a->silu_mul); }
 static void run_gather(backend *b, const op_args *a) { (void)b; op_gather_ref(&a->gather); }
+static void run_draw(backend *b, const op_args *a) { (void)b; op_draw_ref(&a->draw); }
+static void run_norm_linear(backend *b, const op_args *a) { (void)b; op_norm_linear_ref(&a->norm_linear); }
+static void run_rope_attention(backend *b, const op_args *a) { (void)b; op_rope_attention_ref(&a->rope_attention); }
 /* clang-format on */
 
 static nvllm_status reference_open(backend **out, const backend_options *options, nvllm_error *err)
@@ -68,5 +71,8 @@ const backend_type backend_reference = {
            [OP_KV_WRITE] = run_kv_write,
            [OP_ATTENTION] = run_attention,
            [OP_SILU_MUL] = run_silu_mul,
-           [OP_GATHER] = run_gather},
+           [OP_GATHER] = run_gather,
+           [OP_DRAW] = run_draw,
+           [OP_NORM_LINEAR] = run_norm_linear,
+           [OP_ROPE_ATTENTION] = run_rope_attention},
 };

@@ -12,18 +12,28 @@
 
 extern "C" {
 #include "ops/attention.h"
+#include "ops/draw.h"
 #include "ops/embed.h"
 #include "ops/gather.h"
 #include "ops/linear.h"
+#include "ops/norm_linear.h"
 #include "ops/rmsnorm.h"
 #include "ops/rope.h"
+#include "ops/rope_attention.h"
 #include "ops/silu_mul.h"
+
+#define CUDA_COUNTERS 65536
+
+struct cublaslt; /* ops/cublaslt.cuh */
 
 typedef struct {
     cudaStream_t stream;
-    void *scratch; /* op_attention_cuda_scratch bytes at least */
-    int multiprocessors;
+    void *scratch;      /* any op's within its call: the most of all op_*_cuda_scratch, 256-byte aligned */
+    unsigned *counters; /* [CUDA_COUNTERS] zero when an op begins, and zero again when it ends */
+    int multiprocessors, major;
+    int shared_bytes; /* most dynamic shared memory of a block that asks for it (227 KB on 9.0, 99 KB on 8.6) */
     int programmatic; /* the GPU has programmatic dependent launch (9.0 and later), and it is on */
+    struct cublaslt *library; /* NULL: not there; the op's own kernels do all products */
 } cuda_context;
 
 void op_embed_cuda(const op_embed_args *a, const cuda_context *cuda);
@@ -35,9 +45,21 @@ void op_kv_write_cuda(const op_kv_write_args *a, const cuda_context *cuda);
 void op_attention_cuda(const op_attention_args *a, const cuda_context *cuda);
 void op_silu_mul_cuda(const op_silu_mul_args *a, const cuda_context *cuda);
 void op_gather_cuda(const op_gather_args *a, const cuda_context *cuda);
+/* Attention of rows with more than one token in this step (rows of one token are left alone), on tensor cores. false:
+ * nothing was done, because the cache's format or C is not supported. */
+bool op_attention_prompt_cuda(const op_attention_args *a, const cuda_context *cuda);
+/* Products for many tokens, on tensor cores. false: nothing was done, because a weight's format or shape is not
+ * supported. */
+bool op_linear_many_cuda(const op_linear_args *a, const cuda_context *cuda);
+bool op_norm_linear_many_cuda(const op_norm_linear_args *a, const cuda_context *cuda);
+void op_draw_cuda(const op_draw_args *a, const cuda_context *cuda);
+void op_norm_linear_cuda(const op_norm_linear_args *a, const cuda_context *cuda);
+void op_rope_attention_cuda(const op_rope_attention_args *a, const cuda_context *cuda);
 
-/* Partial results of op_attention_cuda for T tokens: splits of the context are merged by a second kernel. */
-size_t op_attention_cuda_scratch(int32_t T, int32_t H, int32_t C, int32_t max_context);
+/* Bytes of cuda_context.scratch that each op needs for steps up to these sizes. */
+size_t op_attention_cuda_scratch(int32_t T, int32_t R, int32_t H, int32_t C, int32_t max_context);
+size_t op_linear_cuda_scratch(int32_t T, int32_t widest_input, int32_t F); /* norm_linear too */
+size_t op_draw_cuda_scratch(int32_t N, int32_t V);
 }
 
 /* Programmatic dependent launch: a kernel may start while the one before it still runs. Every kernel therefore begins

@@ -9,7 +9,8 @@
 typedef struct {
     float *out;            /* [T, D], stride D */
     const weight *table;   /* [V, D] */
-    const int32_t *tokens; /* [T], each in [0, V): the engine's invariant */
+    const int32_t *tokens; /* [T], each in [0, V), or -1-i for drawn[i]: the engine's invariant */
+    const int32_t *drawn;  /* tokens of the step before (draw.h), or NULL: none is asked for */
     int32_t T;
 } op_embed_args;
 

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* From OP_FIRST_FUSED on: fused ops, which a backend may lack (model/fusion.h). */
 typedef enum {
     OP_EMBED,      /* out[t] = table[token[t]] */
     OP_ROPE_TABLE, /* cos, sin of every token's position, once per step */
@@ -25,6 +26,10 @@ typedef enum {
     OP_ATTENTION,
     OP_SILU_MUL,
     OP_GATHER, /* the tokens that want logits */
+    OP_DRAW,   /* the next token of each row that wants one */
+    OP_FIRST_FUSED,
+    OP_NORM_LINEAR = OP_FIRST_FUSED, /* gather, rmsnorm, linear, silu_mul */
+    OP_ROPE_ATTENTION,               /* q/k norm, rope, kv_write, attention */
     OP_COUNT
 } op_kind;
 
