@@ -21,6 +21,7 @@
 #include <stdbool.h>
 
 #define BACKEND_MAX_RECORDED 256 /* keys of recorded op lists are 1 .. this */
+#define BACKEND_FENCES       16
 
 typedef struct backend backend;
 
@@ -60,12 +61,18 @@ typedef struct {
 
 typedef struct {
     const char *name;
+    /* Makes the driver ready for open, which takes a few tenths of a second the first time; any thread. NULL: nothing
+     * takes long. What fails here fails again, with its sentence, in open. */
+    void (*prepare)(const backend_options *options);
     nvllm_status (*open)(backend **out, const backend_options *options, nvllm_error *err);
+    /* The calling thread uses the device from now on. NULL: any thread may. */
+    void (*enter)(backend *b);
     void (*close)(backend *b);
     /* Zeroed memory that ops may use, 64-byte aligned; NULL: not available. */
     void *(*alloc)(backend *b, size_t bytes);
     void (*free)(backend *b, void *memory, size_t bytes);
-    /* Makes the scratch available that the ops need for steps of this shape. */
+    /* Bytes of scratch that the ops need for steps of this shape, and making them available. */
+    size_t (*scratch_bytes)(backend *b, const backend_shape *shape);
     nvllm_status (*reserve_scratch)(backend *b, const backend_shape *shape, nvllm_error *err);
     /* A device of its own memory has these; for the others they are NULL, and ops read the host's pointers.
      * copy_in is ordered before the ops that follow and has read `from` when it returns; copy_out waits for all ops
@@ -76,6 +83,12 @@ typedef struct {
      * copy. wait: until *flag, there, is `value`; fails when the device does. */
     void *(*host_alloc)(backend *b, size_t bytes);
     void (*host_free)(backend *b, void *memory);
+    /* fence: stands as number i (0 .. BACKEND_FENCES - 1; again: anew) behind all copies asked for so far. fence_wait:
+     * until those are done and their memory on the host may be written again; reports what went wrong in them. */
+    nvllm_status (*fence)(backend *b, int i, nvllm_error *err);
+    nvllm_status (*fence_wait)(backend *b, int i, nvllm_error *err);
+    /* Bytes of the device's own memory: free now, and in all. NULL: it shares the host's. */
+    void (*memory)(backend *b, size_t *free, size_t *total);
     nvllm_status (*wait)(backend *b, const volatile int32_t *flag, int32_t value, nvllm_error *err);
     /* Recorded op lists, or NULL: replay runs the list recorded under `key`, false: there is none. Between record and
      * record_end ops are recorded, not run. */
@@ -84,17 +97,32 @@ typedef struct {
     nvllm_status (*record_end)(backend *b, int32_t key, nvllm_error *err);
     void (*op[OP_COUNT])(backend *b, const op_args *args); /* fused ones may be NULL */
     backend_limits (*measure)(backend *b); /* NULL: nothing to measure */
+    /* The time of ops. mark: notes as number i (0, 1, ... below 2^30; again: anew) the moment at which everything before it has
+     * ended; false: no memory. between: microseconds from mark i to mark j, both set before; waits for mark j.
+     * Not while ops are recorded; between two marks ops do not overlap, so their times add up to more than a step's. */
+    bool (*mark)(backend *b, int32_t i);
+    double (*between)(backend *b, int32_t i, int32_t j);
 } backend_type;
 
 struct backend {
     const backend_type *type;
+    char passed_over[256]; /* why "auto" did not take the GPU, a clause; "": it did, or was not asked */
     int threads;
-    const char *isa; /* what runs: "avx512", ...; "plain" for the reference */
+    const char *isa; /* what runs: "avx512", ...; "plain" for the reference; the GPU's name */
+    const char *id;  /* names this very device, on any day ("GPU-4f1c..."); NULL: it has no such name */
+    int32_t recorded_kernels; /* in the op list recorded last; 0: none was */
 };
 
 /* `name`: "auto" (the GPU where there is one), "cpu", "cuda", "cuda:1" or "reference". Fails by name for unknown devices and for ops that a backend lacks. */
 nvllm_status backend_open(backend **out, const char *name, const backend_options *options, nvllm_error *err);
 void backend_close(backend *b);
+
+/* type->prepare of the device that `name` means, as in backend_open. */
+void backend_prepare(const char *name);
+/* type->enter, where there is one. */
+void backend_enter(backend *b);
+/* The sentence for an allocation of `bytes` that the device refused: how much is free, and what to change. */
+nvllm_status backend_out_of_memory(backend *b, size_t bytes, const char *what, nvllm_error *err);
 
 /* Measures the device for about a second; zeros where there is nothing to measure against. */
 backend_limits backend_measure(backend *b);

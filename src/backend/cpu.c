@@ -1,6 +1,7 @@
 /* The CPU backend: thread pool, scratch memory, and the fast kernel of every op. */
 #define _GNU_SOURCE
 #include "backend/backend.h"
+#include "backend/marks.h"
 #include "ops/probe.h"
 
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 typedef struct {
     backend base;
     cpu_context cpu;
+    clock_marks marks;
 } cpu_backend;
 
 static const cpu_context *context(const backend *b)
@@ -51,6 +53,7 @@ static void cpu_close(backend *b)
     cpu_backend *cpu = (cpu_backend *)b;
     thread_pool_close(cpu->cpu.pool);
     free(cpu->cpu.scratch);
+    clock_marks_free(&cpu->marks);
     free(cpu);
 }
 
@@ -97,12 +100,16 @@ static size_t scratch_of(const backend_shape *s, int threads)
     return linear > attention ? linear : attention;
 }
 
+static size_t cpu_scratch_bytes(backend *b, const backend_shape *shape)
+{
+    return (scratch_of(shape, b->threads) + 63) & ~(size_t)63;
+}
+
 static nvllm_status cpu_reserve_scratch(backend *b, const backend_shape *shape, nvllm_error *err)
 {
     cpu_context *cpu = &((cpu_backend *)b)->cpu;
-    size_t bytes = scratch_of(shape, b->threads);
+    size_t bytes = cpu_scratch_bytes(b, shape);
     if (bytes <= cpu->scratch_bytes) return NVLLM_OK;
-    bytes = (bytes + 63) & ~(size_t)63;
     void *scratch = aligned_alloc(64, bytes);
     if (!scratch) return error_memory(err, bytes, "the CPU kernels' scratch");
     free(cpu->scratch);
@@ -117,14 +124,27 @@ static backend_limits cpu_measure(backend *b)
     return (backend_limits){probe_memory_bandwidth(cpu->pool), probe_bf16_flops(cpu->pool, cpu->isa)};
 }
 
+static bool cpu_mark(backend *b, int32_t i)
+{
+    return clock_marks_set(&((cpu_backend *)b)->marks, i);
+}
+
+static double cpu_between(backend *b, int32_t i, int32_t j)
+{
+    return clock_marks_between(&((cpu_backend *)b)->marks, i, j);
+}
+
 const backend_type backend_cpu = {
     .name = "cpu",
     .open = cpu_open,
     .close = cpu_close,
     .alloc = cpu_alloc,
     .free = cpu_free,
+    .scratch_bytes = cpu_scratch_bytes,
     .reserve_scratch = cpu_reserve_scratch,
     .measure = cpu_measure,
+    .mark = cpu_mark,
+    .between = cpu_between,
     .op = {[OP_EMBED] = run_embed,
            [OP_ROPE_TABLE] = run_rope_table,
            [OP_RMSNORM] = run_rmsnorm,

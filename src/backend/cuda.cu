@@ -14,7 +14,9 @@ typedef struct {
     cuda_context cuda;
     size_t scratch_bytes;
     cudaGraphExec_t recorded[BACKEND_MAX_RECORDED + 1]; /* by key, 1..BACKEND_MAX_RECORDED */
-    char name[300];
+    cudaEvent_t *marks;
+    int32_t n_marks;
+    char name[300], id[48];
 } cuda_backend;
 
 static cuda_backend *self(backend *b)
@@ -51,10 +53,26 @@ static void cuda_close(backend *b)
     cuda_backend *c = self(b);
     for (int key = 0; key <= BACKEND_MAX_RECORDED; key++)
         if (c->recorded[key]) cudaGraphExecDestroy(c->recorded[key]);
+    for (int32_t i = 0; i < c->n_marks; i++) cudaEventDestroy(c->marks[i]);
+    free(c->marks);
     cudaFree(c->cuda.scratch);
     cudaFree(c->cuda.counters);
     if (c->cuda.stream) cudaStreamDestroy(c->cuda.stream);
     free(c);
+}
+
+/* As nvidia-smi -L writes it. */
+static void name_device(cuda_backend *c, const cudaDeviceProp *card)
+{
+    char *at = c->id + snprintf(c->id, sizeof c->id, "GPU");
+    for (int i = 0; i < 16; i++) {
+        bool dash = i == 0 || i == 4 || i == 6 || i == 8 || i == 10;
+        at += snprintf(at, (size_t)(c->id + sizeof c->id - at), "%s%02x", dash ? "-" : "",
+                       (unsigned char)card->uuid.bytes[i]);
+    }
+    snprintf(c->name, sizeof c->name, "%s", card->name);
+    c->base.isa = c->name;
+    c->base.id = c->id;
 }
 
 static nvllm_status open_device(cuda_backend *c, int device, nvllm_error *err)
@@ -75,12 +93,14 @@ static nvllm_status open_device(cuda_backend *c, int device, nvllm_error *err)
     c->cuda.multiprocessors = card.multiProcessorCount;
     c->cuda.major = card.major;
     c->cuda.shared_bytes = (int)card.sharedMemPerBlockOptin;
-    st = check(cudaMalloc((void **)&c->cuda.counters, CUDA_COUNTERS * sizeof *c->cuda.counters), "taking memory", err);
-    if (!st) st = check(cudaMemset(c->cuda.counters, 0, CUDA_COUNTERS * sizeof *c->cuda.counters), "clearing memory", err);
+    st = check(cudaMalloc((void **)&c->cuda.counters, CUDA_COUNTERS * sizeof *c->cuda.counters),
+               "taking memory", err);
+    if (!st)
+        st = check(cudaMemset(c->cuda.counters, 0, CUDA_COUNTERS * sizeof *c->cuda.counters),
+                   "clearing memory", err);
     if (st) return st;
     c->cuda.programmatic = card.major >= 9;
-    snprintf(c->name, sizeof c->name, "%s", card.name);
-    c->base.isa = c->name;
+    name_device(c, &card);
     return NVLLM_OK;
 }
 
@@ -208,12 +228,29 @@ static void cuda_record(backend *b)
     cudaStreamBeginCapture(self(b)->cuda.stream, cudaStreamCaptureModeThreadLocal);
 }
 
+static int32_t count_kernels(cudaGraph_t graph)
+{
+    size_t n = 0;
+    int32_t kernels = 0;
+    if (cudaGraphGetNodes(graph, NULL, &n) != cudaSuccess || n == 0) return 0;
+    cudaGraphNode_t *nodes = (cudaGraphNode_t *)malloc(n * sizeof *nodes);
+    if (nodes && cudaGraphGetNodes(graph, nodes, &n) == cudaSuccess)
+        for (size_t i = 0; i < n; i++) {
+            enum cudaGraphNodeType type;
+            if (cudaGraphNodeGetType(nodes[i], &type) == cudaSuccess)
+                kernels += type == cudaGraphNodeTypeKernel;
+        }
+    free(nodes);
+    return kernels;
+}
+
 static nvllm_status cuda_record_end(backend *b, int32_t key, nvllm_error *err)
 {
     cuda_backend *c = self(b);
     cudaGraph_t graph = NULL;
     nvllm_status st = check(cudaStreamEndCapture(c->cuda.stream, &graph), "recording a step", err);
     if (!st) st = check(cudaGraphInstantiate(&c->recorded[key], graph, 0), "preparing a recorded step", err);
+    if (!st) c->base.recorded_kernels = count_kernels(graph);
     if (graph) cudaGraphDestroy(graph);
     return st;
 }
@@ -232,30 +269,122 @@ static __global__ void read_all(const uint4 *data, size_t n, uint4 *sink)
     if ((sum.x ^ sum.y ^ sum.z ^ sum.w) == 0x9e3779b9u) *sink = sum; /* practically never: keeps the loads */
 }
 
-/* Best of ten reads of 2 GiB. The rate of bf16 products is not measured yet: 0. */
-static backend_limits cuda_measure(backend *b)
+/* bf16 values in [-1, 1), from a hash of their place: a product of zeros would take less power, and run faster. */
+static __global__ void fill_random(uint32_t *words, size_t n, int as_float)
 {
-    cuda_backend *c = self(b);
-    size_t bytes = (size_t)2 << 30;
-    uint4 *block = (uint4 *)cuda_alloc(b, bytes);
+    size_t step = (size_t)gridDim.x * blockDim.x;
+    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
+        uint32_t h = (uint32_t)i * 0x9e3779b9u;
+        h = (h ^ (h >> 16)) * 0x85ebca6bu;
+        h ^= h >> 13;
+        float low = (float)(h & 0xffff) / 32768.0f - 1, high = (float)(h >> 16) / 32768.0f - 1;
+        __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+        words[i] = as_float ? __float_as_uint(low) : *(uint32_t *)&pair;
+    }
+}
+
+/* Fastest of `runs`, in seconds. */
+template <class F> static double fastest(const cuda_context *cuda, int runs, F run)
+{
     cudaEvent_t from, to;
     float best = 0;
-    if (!block) return (backend_limits){0, 0};
     cudaEventCreate(&from);
     cudaEventCreate(&to);
-    for (int i = 0; i < 10; i++) {
+    for (int i = 0; i < runs; i++) {
         float ms = 0;
-        cudaEventRecord(from, c->cuda.stream);
-        read_all<<<c->cuda.multiprocessors * 2, 1024, 0, c->cuda.stream>>>(block, bytes / 16, block);
-        cudaEventRecord(to, c->cuda.stream);
+        cudaEventRecord(from, cuda->stream);
+        run();
+        cudaEventRecord(to, cuda->stream);
         cudaEventSynchronize(to);
         cudaEventElapsedTime(&ms, from, to);
         if (best == 0 || ms < best) best = ms;
     }
     cudaEventDestroy(from);
     cudaEventDestroy(to);
+    return (double)best * 1e-3;
+}
+
+/* block: [n] 16 bytes each. */
+static double measure_reads(const cuda_context *cuda, uint4 *block, size_t n)
+{
+    double seconds = fastest(
+        cuda, 10, [=] { read_all<<<cuda->multiprocessors * 2, 1024, 0, cuda->stream>>>(block, n, block); });
+    return seconds > 0 ? (double)n * 16 / seconds : 0;
+}
+
+/* The product that prompts use: side tokens of side inputs and 2*side outputs, activations as float32 at both ends
+ * as in a model. block: 16 * side^2 bytes. 0: no product for many tokens, or no memory. */
+static double measure_products(const cuda_context *on, char *block, int32_t side)
+{
+    size_t square = (size_t)side * side, most = op_linear_cuda_scratch(side, side, 2 * side);
+    cuda_context cuda = *on;
+    weight w = {DTYPE_BF16, 2 * side, side, block + 4 * square};
+    op_linear_args a = {};
+    bool able = true;
+    if (cudaMalloc(&cuda.scratch, most ? most : 1) != cudaSuccess) {
+        cudaGetLastError();
+        return 0;
+    }
+    fill_random<<<4096, 256, 0, cuda.stream>>>((uint32_t *)block, square, 1);
+    fill_random<<<4096, 256, 0, cuda.stream>>>((uint32_t *)w.data, square, 0);
+    a.in = (const float *)block;
+    a.out = (float *)(block + 8 * square);
+    a.in_stride = side;
+    a.out_stride = 2 * side;
+    a.T = side;
+    a.n_parts = 1;
+    a.part[0].w = &w;
+    double seconds = fastest(&cuda, 10, [&] { able = able && op_linear_many_cuda(&a, &cuda); });
+    cudaStreamSynchronize(cuda.stream);
+    cudaFree(cuda.scratch);
+    return able && seconds > 0 ? 4.0 * (double)square * side / seconds : 0;
+}
+
+/* Over 2 GiB of memory, or what there is of it, down to an eighth. */
+static backend_limits cuda_measure(backend *b)
+{
+    const cuda_context *cuda = &self(b)->cuda;
+    size_t bytes = (size_t)2 << 30, least = bytes / 8;
+    char *block = NULL;
+    while (!block && bytes >= least) {
+        block = (char *)cuda_alloc(b, bytes);
+        if (!block) bytes /= 2;
+    }
+    if (!block) return (backend_limits){0, 0};
+    backend_limits limits = {measure_reads(cuda, (uint4 *)block, bytes / 16),
+                             measure_products(cuda, block, bytes >= (size_t)1 << 30 ? 8192 : 4096)};
     cudaFree(block);
-    return (backend_limits){best > 0 ? (double)bytes / ((double)best * 1e-3) : 0, 0};
+    return limits;
+}
+
+/* ---- The time of ops ----------------------------------------------------------------------------------------- */
+
+static bool grow_marks(cuda_backend *c, int32_t i)
+{
+    int32_t count = c->n_marks ? c->n_marks : 512;
+    while (count <= i) count *= 2;
+    cudaEvent_t *marks = (cudaEvent_t *)realloc(c->marks, (size_t)count * sizeof *marks);
+    if (!marks) return false;
+    c->marks = marks;
+    for (; c->n_marks < count; c->n_marks++)
+        if (cudaEventCreate(&marks[c->n_marks]) != cudaSuccess) break;
+    return i < c->n_marks;
+}
+
+static bool cuda_mark(backend *b, int32_t i)
+{
+    cuda_backend *c = self(b);
+    if (i >= c->n_marks && !grow_marks(c, i)) return false;
+    return cudaEventRecord(c->marks[i], c->cuda.stream) == cudaSuccess;
+}
+
+static double cuda_between(backend *b, int32_t i, int32_t j)
+{
+    cuda_backend *c = self(b);
+    float ms = 0;
+    cudaEventSynchronize(c->marks[j]);
+    cudaEventElapsedTime(&ms, c->marks[i], c->marks[j]);
+    return (double)ms * 1e3;
 }
 
 static backend_type make_type(void)
@@ -288,6 +417,8 @@ static backend_type make_type(void)
     t.op[OP_NORM_LINEAR] = run_norm_linear;
     t.op[OP_ROPE_ATTENTION] = run_rope_attention;
     t.measure = cuda_measure;
+    t.mark = cuda_mark;
+    t.between = cuda_between;
     return t;
 }
 

@@ -1,7 +1,13 @@
 /* The reference backend: the plain formula of every op on one thread. Slow on purpose; the oracle of the others. */
 #include "backend/backend.h"
+#include "backend/marks.h"
 
 #include <stdlib.h>
+
+typedef struct {
+    backend base;
+    clock_marks marks;
+} reference_backend;
 
 /* clang-format off */
 static void run_embed(backend *b, const op_args *a) { (void)b; op_embed_ref(&a->embed); }
@@ -21,17 +27,18 @@ static void run_rope_attention(backend *b, const op_args *a) { (void)b; op_rope_
 static nvllm_status reference_open(backend **out, const backend_options *options, nvllm_error *err)
 {
     (void)options;
-    backend *b = calloc(1, sizeof *b);
+    reference_backend *b = calloc(1, sizeof *b);
     if (!b) return error_memory(err, sizeof *b, "the reference backend");
-    b->type = &backend_reference;
-    b->threads = 1;
-    b->isa = "plain";
-    *out = b;
+    b->base.type = &backend_reference;
+    b->base.threads = 1;
+    b->base.isa = "plain";
+    *out = &b->base;
     return NVLLM_OK;
 }
 
 static void reference_close(backend *b)
 {
+    clock_marks_free(&((reference_backend *)b)->marks);
     free(b);
 }
 
@@ -48,6 +55,13 @@ static void reference_free(backend *b, void *memory, size_t bytes)
     free(memory);
 }
 
+static size_t reference_scratch_bytes(backend *b, const backend_shape *shape)
+{
+    (void)b;
+    (void)shape;
+    return 0;
+}
+
 static nvllm_status reference_reserve_scratch(backend *b, const backend_shape *shape, nvllm_error *err)
 {
     (void)b;
@@ -56,13 +70,26 @@ static nvllm_status reference_reserve_scratch(backend *b, const backend_shape *s
     return NVLLM_OK;
 }
 
+static bool reference_mark(backend *b, int32_t i)
+{
+    return clock_marks_set(&((reference_backend *)b)->marks, i);
+}
+
+static double reference_between(backend *b, int32_t i, int32_t j)
+{
+    return clock_marks_between(&((reference_backend *)b)->marks, i, j);
+}
+
 const backend_type backend_reference = {
     .name = "reference",
     .open = reference_open,
     .close = reference_close,
     .alloc = reference_alloc,
     .free = reference_free,
+    .scratch_bytes = reference_scratch_bytes,
     .reserve_scratch = reference_reserve_scratch,
+    .mark = reference_mark,
+    .between = reference_between,
     .op = {[OP_EMBED] = run_embed,
            [OP_ROPE_TABLE] = run_rope_table,
            [OP_RMSNORM] = run_rmsnorm,

@@ -1,0 +1,53 @@
+/* What the GPU is measured with: marks around work, and its limits. */
+#include "support/device.h"
+
+#include <stdbool.h>
+
+static device gpu;
+
+static void marks_of_the_gpu_measure_what_lies_between(void **state)
+{
+    (void)state;
+    backend *b = gpu.backend;
+    size_t bytes = (size_t)256 << 20;
+    char *from = malloc(bytes), *to = device_alloc(&gpu, bytes);
+    assert_non_null(from);
+    memset(from, 1, bytes);
+    assert_true(b->type->mark(b, 0));
+    assert_true(b->type->mark(b, 1));
+    assert_int_equal(b->type->copy_in(b, to, from, bytes, NULL), NVLLM_OK);
+    assert_true(b->type->mark(b, 5000)); /* far beyond the first table */
+    double nothing = b->type->between(b, 0, 1), copy = b->type->between(b, 1, 5000);
+    print_message("marks: empty %.2f us, copy of 256 MiB %.0f us\n", nothing, copy);
+    assert_true(nothing >= 0 && nothing < 1000);
+    assert_true(copy > 500 && copy < 2e6); /* 0.13 to 500 GB/s */
+    free(from);
+    device_release(&gpu);
+}
+
+static void limits_of_the_gpu_are_measured(void **state)
+{
+    (void)state;
+    backend_limits limits = backend_measure(gpu.backend);
+    print_message("%s (%s): reads %.0f GB/s, bf16 products %.0f GFLOP/s\n", gpu.backend->isa, gpu.backend->id,
+                  limits.read_bytes_per_s * 1e-9, limits.bf16_flops * 1e-9);
+    assert_true(limits.read_bytes_per_s > 50e9 && limits.read_bytes_per_s < 50e12);
+    assert_true(limits.bf16_flops > 5e12 && limits.bf16_flops < 20e15);
+    assert_memory_equal(gpu.backend->id, "GPU-", 4);
+    assert_int_equal(strlen(gpu.backend->id), 40);
+    device_read(&gpu, &limits, device_copy(&gpu, &limits, sizeof limits),
+                sizeof limits); /* no error is left */
+    device_release(&gpu);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(marks_of_the_gpu_measure_what_lies_between),
+        cmocka_unit_test(limits_of_the_gpu_are_measured),
+    };
+    if (!device_open(&gpu)) return 77;
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    device_close(&gpu);
+    return failed;
+}
