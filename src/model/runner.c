@@ -214,6 +214,7 @@ static op_args args_of(const runner *r, const graph_op *op, const batch *s)
 static void run_ops(runner *r, const batch *step)
 {
     const graph *g = &r->model->graph;
+    if (r->hook) r->hook(r->hook_context, r, -1, step);
     for (int32_t i = 0; i < g->count; i++) {
         const graph_op *op = &g->ops[i];
         if (op->per_logit && step->N == 0) continue;
@@ -253,6 +254,11 @@ void runner_set_hook(runner *r, runner_hook hook, void *context)
 {
     r->hook = hook;
     r->hook_context = context;
+}
+
+const graph *runner_graph(const runner *r)
+{
+    return &r->model->graph;
 }
 
 int32_t runner_width(const runner *r, graph_buffer buffer)

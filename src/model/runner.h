@@ -28,10 +28,12 @@ void runner_close(runner *r);
 /* *logits: [N, V], valid (and the caller's to change) until the next step. Fails only where the device does. */
 nvllm_status runner_step(runner *r, const batch *step, float **logits, nvllm_error *err);
 
-/* Called after every op of every step (NULL: off): profiles and layer-by-layer comparisons. */
+/* Called before the first op of every step with op_index -1, and after every op (NULL: off): profiles and
+ * layer-by-layer comparisons. T, R and N of `step` are the host's; its arrays are the backend's. */
 typedef void (*runner_hook)(void *context, const runner *r, int32_t op_index, const batch *step);
 void runner_set_hook(runner *r, runner_hook hook, void *context);
 
+const graph *runner_graph(const runner *r); /* the op list that runs */
 int32_t runner_width(const runner *r, graph_buffer buffer); /* columns */
 /* The first `rows` rows of an activation buffer, as they are now, on any backend. */
 nvllm_status runner_read(const runner *r, graph_buffer buffer, int32_t rows, float *out, nvllm_error *err);

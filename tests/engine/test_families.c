@@ -43,7 +43,8 @@ typedef struct {
 static void compare_layer(void *context, const runner *r, int32_t op_index, const batch *step)
 {
     layer_check *check = context;
-    const graph *g = &check->family->model->graph;
+    const graph *g = runner_graph(r);
+    if (op_index < 0) return;
     const graph_op *op = &g->ops[op_index];
     if (op->kind != OP_LINEAR || op->layer < 0 || op->w[0] != W_DOWN) return;
     char name[32];
