@@ -48,7 +48,7 @@ static nvllm_status open_best(backend **out, const backend_options *options, nvl
     nvllm_error why = {0};
     if (gpu && !options->isa && open_type(out, gpu, options, &why) == NVLLM_OK) return NVLLM_OK;
     nvllm_status st = open_type(out, &backend_cpu, options, err);
-    if (!st) snprintf((*out)->passed_over, sizeof (*out)->passed_over, "%s", why.message);
+    if (!st) snprintf((*out)->passed_over, sizeof(*out)->passed_over, "%s", why.message);
     return st;
 }
 
@@ -100,10 +100,11 @@ nvllm_status backend_out_of_memory(backend *b, size_t bytes, const char *what, n
     size_t left = 0, total = 0;
     if (!b->type->memory) return error_memory(err, bytes, what);
     b->type->memory(b, &left, &total);
-    return error_set(err, NVLLM_ERR_MEMORY,
-                     "out of memory on %s: %.3f GB for %s, and %.3f of %.3f GB are free: lower the context or the "
-                     "number of sequences, end what else uses the GPU, or use the CPU",
-                     b->isa, (double)bytes / 1e9, what, (double)left / 1e9, (double)total / 1e9);
+    return error_set(
+        err, NVLLM_ERR_MEMORY,
+        "out of memory on %s: %.3f GB for %s, and %.3f of %.3f GB are free: lower the context or the "
+        "number of sequences, end what else uses the GPU, or use the CPU",
+        b->isa, (double)bytes / 1e9, what, (double)left / 1e9, (double)total / 1e9);
 }
 
 backend_limits backend_measure(backend *b)

@@ -96,6 +96,8 @@ typedef struct {
     void (*record)(backend *b);
     nvllm_status (*record_end)(backend *b, int32_t key, nvllm_error *err);
     void (*op[OP_COUNT])(backend *b, const op_args *args); /* fused ones may be NULL */
+    /* Does the fused op take these weights? NULL: there are no fused ops. */
+    bool (*can_fuse)(op_kind kind, const weight *const *parts, int32_t n_parts);
     backend_limits (*measure)(backend *b); /* NULL: nothing to measure */
     /* The time of ops. mark: notes as number i (0, 1, ... below 2^30; again: anew) the moment at which everything before it has
      * ended; false: no memory. between: microseconds from mark i to mark j, both set before; waits for mark j.

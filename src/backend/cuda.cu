@@ -3,6 +3,7 @@
 extern "C" {
 #include "backend/backend.h"
 }
+#include "backend/cuda_fault.cuh"
 #include "ops/cuda.cuh"
 
 #include <stdio.h>
@@ -12,7 +13,9 @@ extern "C" {
 typedef struct {
     backend base;
     cuda_context cuda;
+    int device;
     size_t scratch_bytes;
+    cudaEvent_t fences[BACKEND_FENCES];                 /* NULL until first used */
     cudaGraphExec_t recorded[BACKEND_MAX_RECORDED + 1]; /* by key, 1..BACKEND_MAX_RECORDED */
     cudaEvent_t *marks;
     int32_t n_marks;
@@ -24,11 +27,10 @@ static cuda_backend *self(backend *b)
     return (cuda_backend *)b;
 }
 
-static nvllm_status check(cudaError_t rc, const char *what, nvllm_error *err)
+/* `what`: was being done, as in "copying to it". */
+static nvllm_status check(const cuda_backend *c, cudaError_t rc, const char *what, nvllm_error *err)
 {
-    if (rc == cudaSuccess) return NVLLM_OK;
-    nvllm_status code = rc == cudaErrorMemoryAllocation ? NVLLM_ERR_MEMORY : NVLLM_ERR_UNSUPPORTED;
-    return error_set(err, code, "cuda: %s: %s", what, cudaGetErrorString(rc));
+    return cuda_fault(rc, what, c->name, err);
 }
 
 /* clang-format off */
@@ -46,6 +48,18 @@ static void run_norm_linear(backend *b, const op_args *a) { op_norm_linear_cuda(
 static void run_rope_attention(backend *b, const op_args *a) { op_rope_attention_cuda(&a->rope_attention, &self(b)->cuda); }
 /* clang-format on */
 
+static __global__ void read_all(const uint4 *data, size_t n, uint4 *sink)
+{
+    uint4 sum = {0, 0, 0, 0};
+    size_t step = (size_t)gridDim.x * blockDim.x;
+#pragma unroll 8
+    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
+        uint4 v = data[i];
+        sum.x ^= v.x, sum.y ^= v.y, sum.z ^= v.z, sum.w ^= v.w;
+    }
+    if ((sum.x ^ sum.y ^ sum.z ^ sum.w) == 0x9e3779b9u) *sink = sum; /* practically never: keeps the loads */
+}
+
 /* ---- Opening ------------------------------------------------------------------------------------------------- */
 
 static void cuda_close(backend *b)
@@ -54,6 +68,8 @@ static void cuda_close(backend *b)
     for (int key = 0; key <= BACKEND_MAX_RECORDED; key++)
         if (c->recorded[key]) cudaGraphExecDestroy(c->recorded[key]);
     for (int32_t i = 0; i < c->n_marks; i++) cudaEventDestroy(c->marks[i]);
+    for (int i = 0; i < BACKEND_FENCES; i++)
+        if (c->fences[i]) cudaEventDestroy(c->fences[i]);
     free(c->marks);
     cudaFree(c->cuda.scratch);
     cudaFree(c->cuda.counters);
@@ -75,33 +91,54 @@ static void name_device(cuda_backend *c, const cudaDeviceProp *card)
     c->base.id = c->id;
 }
 
-static nvllm_status open_device(cuda_backend *c, int device, nvllm_error *err)
+/* The device and its context, which takes a few tenths of a second when it is the process's first. */
+static nvllm_status use_device(cuda_backend *c, cudaDeviceProp *card, int device, nvllm_error *err)
 {
     int count = 0;
-    cudaDeviceProp card;
-    nvllm_status st = check(cudaGetDeviceCount(&count), "looking for a GPU", err);
+    nvllm_status st = check(c, cudaGetDeviceCount(&count), "looking for a GPU", err);
     if (!st && device >= count)
-        st = error_set(err, NVLLM_ERR_USAGE, "cuda:%d: this machine has %d GPUs", device, count);
-    if (!st) st = check(cudaGetDeviceProperties(&card, device), "reading the GPU's properties", err);
-    if (!st && card.major < 8)
-        st = error_set(err, NVLLM_ERR_UNSUPPORTED, "%s has compute capability %d.%d; 8.0 is needed",
-                       card.name, card.major, card.minor);
-    if (!st) st = check(cudaSetDevice(device), "choosing the GPU", err);
+        st = error_set(err, NVLLM_ERR_USAGE, "there is no GPU %d; this machine has %d, counted from 0",
+                       device, count);
+    if (!st) st = check(c, cudaGetDeviceProperties(card, device), "reading its properties", err);
+    if (!st && card->major < 8) st = cuda_fault_card(card, err);
+    if (st) return st;
+    c->device = device;
+    name_device(c, card);
+    st = check(c, cudaSetDevice(device), "opening it", err);
+    return st ? st
+              : check(c, cudaStreamCreateWithFlags(&c->cuda.stream, cudaStreamNonBlocking), "making a stream",
+                      err);
+}
+
+static nvllm_status open_device(cuda_backend *c, int device, nvllm_error *err)
+{
+    const size_t bytes = CUDA_COUNTERS * sizeof *c->cuda.counters;
+    cudaFuncAttributes kernel;
+    cudaDeviceProp card;
+    nvllm_status st = use_device(c, &card, device, err);
+    if (!st) st = check(c, cudaFuncGetAttributes(&kernel, (const void *)read_all), "loading kernels", err);
+    if (!st) st = check(c, cudaMalloc((void **)&c->cuda.counters, bytes), "taking memory", err);
     if (!st)
-        st = check(cudaStreamCreateWithFlags(&c->cuda.stream, cudaStreamNonBlocking), "making a stream", err);
+        st = check(c, cudaMemsetAsync(c->cuda.counters, 0, bytes, c->cuda.stream), "clearing memory", err);
     if (st) return st;
     c->cuda.multiprocessors = card.multiProcessorCount;
     c->cuda.major = card.major;
     c->cuda.shared_bytes = (int)card.sharedMemPerBlockOptin;
-    st = check(cudaMalloc((void **)&c->cuda.counters, CUDA_COUNTERS * sizeof *c->cuda.counters),
-               "taking memory", err);
-    if (!st)
-        st = check(cudaMemset(c->cuda.counters, 0, CUDA_COUNTERS * sizeof *c->cuda.counters),
-                   "clearing memory", err);
-    if (st) return st;
     c->cuda.programmatic = card.major >= 9;
-    name_device(c, &card);
     return NVLLM_OK;
+}
+
+/* Makes the device's context, which stays for the process. */
+static void cuda_prepare(const backend_options *options)
+{
+    int count = 0;
+    if (cudaGetDeviceCount(&count) == cudaSuccess && options->device < count) cudaSetDevice(options->device);
+    cudaGetLastError(); /* open reports it */
+}
+
+static void cuda_enter(backend *b)
+{
+    cudaSetDevice(self(b)->device);
 }
 
 static nvllm_status cuda_open(backend **out, const backend_options *options, nvllm_error *err)
@@ -148,34 +185,45 @@ static size_t scratch_of(const backend_shape *s)
     return draws > most ? draws : most;
 }
 
+static size_t cuda_scratch_bytes(backend *b, const backend_shape *s)
+{
+    (void)b;
+    return scratch_of(s);
+}
+
 static nvllm_status cuda_reserve_scratch(backend *b, const backend_shape *s, nvllm_error *err)
 {
     cuda_backend *c = self(b);
     size_t bytes = scratch_of(s);
     if (bytes <= c->scratch_bytes) return NVLLM_OK;
     cudaFree(c->cuda.scratch);
-    c->cuda.scratch = NULL;
-    c->scratch_bytes = 0;
-    nvllm_status st = check(cudaMalloc(&c->cuda.scratch, bytes), "taking scratch memory", err);
-    if (!st) c->scratch_bytes = bytes;
-    return st;
+    c->cuda.scratch = cuda_alloc(b, bytes);
+    c->scratch_bytes = c->cuda.scratch ? bytes : 0;
+    return c->cuda.scratch ? NVLLM_OK : backend_out_of_memory(b, bytes, "the kernels' scratch", err);
+}
+
+static void cuda_memory(backend *b, size_t *left, size_t *total)
+{
+    (void)b;
+    *left = *total = 0;
+    if (cudaMemGetInfo(left, total) != cudaSuccess) cudaGetLastError();
 }
 
 /* Pageable memory: the driver has staged it when the call returns. */
 static nvllm_status cuda_copy_in(backend *b, void *to, const void *from, size_t bytes, nvllm_error *err)
 {
-    return check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, self(b)->cuda.stream),
-                 "copying to the GPU", err);
+    return check(self(b), cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, self(b)->cuda.stream),
+                 "copying to it", err);
 }
 
 static nvllm_status cuda_copy_out(backend *b, void *to, const void *from, size_t bytes, nvllm_error *err)
 {
     cudaStream_t stream = self(b)->cuda.stream;
-    nvllm_status st = check(cudaGetLastError(), "starting a kernel", err);
+    nvllm_status st = check(self(b), cudaGetLastError(), "starting a kernel", err);
     if (!st)
-        st = check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream), "copying from the GPU",
-                   err);
-    return st ? st : check(cudaStreamSynchronize(stream), "running a step", err);
+        st = check(self(b), cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream),
+                   "copying from it", err);
+    return st ? st : check(self(b), cudaStreamSynchronize(stream), "running a step", err);
 }
 
 static void *cuda_host_alloc(backend *b, size_t bytes)
@@ -196,6 +244,22 @@ static void cuda_host_free(backend *b, void *memory)
     cudaFreeHost(memory);
 }
 
+/* Copies are made in order, so those behind the last one asked for are those asked for so far. */
+static nvllm_status cuda_fence(backend *b, int i, nvllm_error *err)
+{
+    cuda_backend *c = self(b);
+    const unsigned sleeping = cudaEventDisableTiming | cudaEventBlockingSync;
+    nvllm_status st = NVLLM_OK;
+    if (!c->fences[i])
+        st = check(c, cudaEventCreateWithFlags(&c->fences[i], sleeping), "making an event", err);
+    return st ? st : check(c, cudaEventRecord(c->fences[i], c->cuda.stream), "copying to it", err);
+}
+
+static nvllm_status cuda_fence_wait(backend *b, int i, nvllm_error *err)
+{
+    return check(self(b), cudaEventSynchronize(self(b)->fences[i]), "copying to it", err);
+}
+
 /* The flag is written by a kernel; a device that failed never writes it, so the stream is asked now and then. */
 static nvllm_status cuda_wait(backend *b, const volatile int32_t *flag, int32_t value, nvllm_error *err)
 {
@@ -205,8 +269,8 @@ static nvllm_status cuda_wait(backend *b, const volatile int32_t *flag, int32_t 
             if (__atomic_load_n(flag, __ATOMIC_ACQUIRE) == value) return NVLLM_OK;
         cudaError_t rc = cudaStreamQuery(self(b)->cuda.stream);
         if (rc == cudaErrorNotReady) continue;
-        nvllm_status st = check(rc, "running a step", err);
-        if (!st) st = check(cudaGetLastError(), "starting a kernel", err);
+        nvllm_status st = check(self(b), rc, "running a step", err);
+        if (!st) st = check(self(b), cudaGetLastError(), "starting a kernel", err);
         if (st) return st;
         if (__atomic_load_n(flag, __ATOMIC_ACQUIRE) == value) return NVLLM_OK;
         return error_set(err, NVLLM_ERR_UNSUPPORTED, "cuda: a step ended without its result");
@@ -248,26 +312,15 @@ static nvllm_status cuda_record_end(backend *b, int32_t key, nvllm_error *err)
 {
     cuda_backend *c = self(b);
     cudaGraph_t graph = NULL;
-    nvllm_status st = check(cudaStreamEndCapture(c->cuda.stream, &graph), "recording a step", err);
-    if (!st) st = check(cudaGraphInstantiate(&c->recorded[key], graph, 0), "preparing a recorded step", err);
+    nvllm_status st = check(c, cudaStreamEndCapture(c->cuda.stream, &graph), "recording a step", err);
+    if (!st)
+        st = check(c, cudaGraphInstantiate(&c->recorded[key], graph, 0), "preparing a recorded step", err);
     if (!st) c->base.recorded_kernels = count_kernels(graph);
     if (graph) cudaGraphDestroy(graph);
     return st;
 }
 
 /* ---- Limits -------------------------------------------------------------------------------------------------- */
-
-static __global__ void read_all(const uint4 *data, size_t n, uint4 *sink)
-{
-    uint4 sum = {0, 0, 0, 0};
-    size_t step = (size_t)gridDim.x * blockDim.x;
-#pragma unroll 8
-    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
-        uint4 v = data[i];
-        sum.x ^= v.x, sum.y ^= v.y, sum.z ^= v.z, sum.w ^= v.w;
-    }
-    if ((sum.x ^ sum.y ^ sum.z ^ sum.w) == 0x9e3779b9u) *sink = sum; /* practically never: keeps the loads */
-}
 
 /* bf16 values in [-1, 1), from a hash of their place: a product of zeros would take less power, and run faster. */
 static __global__ void fill_random(uint32_t *words, size_t n, int as_float)
@@ -387,6 +440,15 @@ static double cuda_between(backend *b, int32_t i, int32_t j)
     return (double)ms * 1e3;
 }
 
+/* norm_linear's kernels read bf16 in 16-byte loads; other formats keep the single ops. */
+static bool cuda_can_fuse(op_kind kind, const weight *const *parts, int32_t n_parts)
+{
+    if (kind == OP_ROPE_ATTENTION) return true;
+    for (int32_t p = 0; p < n_parts; p++)
+        if (parts[p]->format != DTYPE_BF16 || parts[p]->cols % 8 != 0) return false;
+    return true;
+}
+
 static backend_type make_type(void)
 {
     backend_type t = {};
@@ -395,7 +457,13 @@ static backend_type make_type(void)
     t.close = cuda_close;
     t.alloc = cuda_alloc;
     t.free = cuda_free;
+    t.scratch_bytes = cuda_scratch_bytes;
     t.reserve_scratch = cuda_reserve_scratch;
+    t.memory = cuda_memory;
+    t.prepare = cuda_prepare;
+    t.enter = cuda_enter;
+    t.fence = cuda_fence;
+    t.fence_wait = cuda_fence_wait;
     t.copy_in = cuda_copy_in;
     t.copy_out = cuda_copy_out;
     t.host_alloc = cuda_host_alloc;
@@ -404,6 +472,7 @@ static backend_type make_type(void)
     t.replay = cuda_replay;
     t.record = cuda_record;
     t.record_end = cuda_record_end;
+    t.can_fuse = cuda_can_fuse;
     t.op[OP_EMBED] = run_embed;
     t.op[OP_ROPE_TABLE] = run_rope_table;
     t.op[OP_RMSNORM] = run_rmsnorm;

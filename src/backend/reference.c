@@ -80,6 +80,14 @@ static double reference_between(backend *b, int32_t i, int32_t j)
     return clock_marks_between(&((reference_backend *)b)->marks, i, j);
 }
 
+static bool reference_can_fuse(op_kind kind, const weight *const *parts, int32_t n_parts)
+{
+    (void)kind;
+    (void)parts;
+    (void)n_parts;
+    return true;
+}
+
 const backend_type backend_reference = {
     .name = "reference",
     .open = reference_open,
@@ -90,6 +98,7 @@ const backend_type backend_reference = {
     .reserve_scratch = reference_reserve_scratch,
     .mark = reference_mark,
     .between = reference_between,
+    .can_fuse = reference_can_fuse,
     .op = {[OP_EMBED] = run_embed,
            [OP_ROPE_TABLE] = run_rope_table,
            [OP_RMSNORM] = run_rmsnorm,

@@ -28,23 +28,42 @@ nvllm_status file_map_open(file_map *out, const char *path, nvllm_error *err)
 {
     int fd;
     size_t size;
-    *out = (file_map){0};
+    *out = (file_map){.fd = -1};
     nvllm_status st = open_regular(&fd, &size, path, err);
     if (st) return st;
-    void *data = NULL;
-    if (size) data = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-    close(fd);
+    void *data = size ? mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0) : NULL;
     if (data == MAP_FAILED)
-        return error_set(err, NVLLM_ERR_MEMORY, "%s: cannot map %zu bytes: %s", path, size, strerror(errno));
-    out->data = data;
-    out->size = size;
+        st = error_set(err, NVLLM_ERR_MEMORY, "%s: cannot map %zu bytes: %s", path, size, strerror(errno));
+    if (st || !data) {
+        close(fd);
+        return st;
+    }
+    *out = (file_map){data, size, fd};
     return NVLLM_OK;
 }
 
 void file_map_close(file_map *map)
 {
-    if (map && map->data) munmap((void *)(uintptr_t)map->data, map->size);
-    if (map) *map = (file_map){0};
+    if (!map) return;
+    if (map->data) {
+        munmap((void *)(uintptr_t)map->data, map->size);
+        close(map->fd);
+    }
+    *map = (file_map){.fd = -1};
+}
+
+nvllm_status file_map_read(void *to, const file_map *map, size_t offset, size_t bytes, const char *path,
+                           nvllm_error *err)
+{
+    for (size_t have = 0; have < bytes;) {
+        ssize_t n = pread(map->fd, (char *)to + have, bytes - have, (off_t)(offset + have));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0)
+            return error_set(err, NVLLM_ERR_IO, "%s: read %zu of %zu bytes at %zu: %s", path, have, bytes,
+                             offset, n < 0 ? strerror(errno) : "the file became shorter");
+        have += (size_t)n;
+    }
+    return NVLLM_OK;
 }
 
 nvllm_status file_read(char **text, size_t *len, const char *path, size_t limit, nvllm_error *err)

@@ -429,7 +429,7 @@ nvllm_status gguf_parse(gguf **out, const uint8_t *data, size_t size, const char
 {
     nvllm_status st = start(out, name, err);
     if (!st) {
-        (*out)->map = (file_map){.data = data, .size = size};
+        (*out)->map = (file_map){data, size, -1};
         st = read_file(*out, err);
     }
     if (!st) return NVLLM_OK;

@@ -250,7 +250,7 @@ nvllm_status safetensors_parse(safetensors **out, const uint8_t *data, size_t si
 {
     nvllm_status st = start(out, name, err);
     if (!st) {
-        (*out)->map = (file_map){.data = data, .size = size};
+        (*out)->map = (file_map){data, size, -1};
         st = read_header(*out, err);
     }
     if (!st) return NVLLM_OK;

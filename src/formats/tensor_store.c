@@ -263,6 +263,24 @@ size_t tensor_store_bytes(const tensor_store *store)
     return bytes;
 }
 
+static const char *file_at(const tensor_store *store, size_t index)
+{
+    return index < store->n_shards ? store->names[index] : store->path;
+}
+
+nvllm_status tensor_store_read(void *to, const tensor_store *store, const void *from, size_t bytes,
+                               nvllm_error *err)
+{
+    for (size_t i = 0; store && i < map_count(store); i++) {
+        file_map map = map_at(store, i);
+        uintptr_t offset = (uintptr_t)from - (uintptr_t)map.data;
+        if (map.data && offset < map.size && bytes <= map.size - offset)
+            return file_map_read(to, &map, offset, bytes, file_at(store, i), err);
+    }
+    memcpy(to, from, bytes);
+    return NVLLM_OK;
+}
+
 void tensor_store_prefetch(const tensor_store *store)
 {
     for (size_t i = 0; i < map_count(store); i++) {

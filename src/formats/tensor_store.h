@@ -28,6 +28,11 @@ const char *tensor_store_path(const tensor_store *store); /* as given to open */
 const gguf *tensor_store_gguf(const tensor_store *store); /* NULL for a Hugging Face folder */
 size_t tensor_store_bytes(const tensor_store *store);     /* mapped, all files */
 
+/* Copies `bytes` from `from`: by reading the file where that is a place in a tensor of the store, else from memory.
+ * store: NULL for a model without files. Any thread. */
+nvllm_status tensor_store_read(void *to, const tensor_store *store, const void *from, size_t bytes,
+                               nvllm_error *err);
+
 /* Asks the kernel to read all files ahead; returns at once. */
 void tensor_store_prefetch(const tensor_store *store);
 

@@ -1,5 +1,6 @@
 /* Placing a model on a backend; see placement.h. */
 #include "model/placement.h"
+#include "model/upload.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,42 +18,63 @@ static size_t weight_size(const weight *w)
 }
 
 /* A tied head shares the embedding's copy. */
-static const weight *twin_of(const placement *p, const weight *table, size_t i)
+static bool is_twin(const weight *table, size_t i)
 {
-    return i == W_LM_HEAD && table[W_LM_HEAD].data == table[W_EMBED].data ? &p->weights.table[W_EMBED] : NULL;
+    return i == W_LM_HEAD && table[W_LM_HEAD].data && table[W_LM_HEAD].data == table[W_EMBED].data;
 }
 
-static nvllm_status copy_weights(placement *p, const model *m, size_t count, nvllm_error *err)
+static size_t frequencies_size(const model *m)
+{
+    return (size_t)(m->config.C / 2) * sizeof(float);
+}
+
+size_t placement_weight_bytes(const model *m, const backend *b)
+{
+    const weight *table = m->weights.table;
+    size_t bytes = aligned(frequencies_size(m)), count = (size_t)m->config.L * W_COUNT;
+    if (!b->type->copy_in) return 0;
+    for (size_t i = 0; i < count; i++)
+        if (!is_twin(table, i)) bytes += aligned(weight_size(&table[i]));
+    return bytes;
+}
+
+/* Gives every weight its place in the block; parts: [count + 1], what to bring there. Returns the number of parts. */
+static size_t lay_out(placement *p, upload_part *parts, const model *m, size_t count)
 {
     const weight *from = m->weights.table;
-    uint8_t *next = p->block;
+    size_t n = 0, offset = 0;
     for (size_t i = 0; i < count; i++) {
-        const weight *twin = twin_of(p, from, i);
         size_t bytes = weight_size(&from[i]);
-        p->weights.table[i] = from[i];
-        if (twin) p->weights.table[i].data = twin->data;
-        if (twin || bytes == 0) continue;
-        nvllm_status st = p->backend->type->copy_in(p->backend, next, from[i].data, bytes, err);
-        if (st) return st;
-        p->weights.table[i].data = next;
-        next += aligned(bytes);
+        weight *to = &p->weights.table[i];
+        *to = from[i];
+        if (is_twin(from, i)) to->data = p->weights.table[W_EMBED].data;
+        if (is_twin(from, i) || bytes == 0) continue;
+        to->data = (uint8_t *)p->block + offset;
+        parts[n++] = (upload_part){from[i].data, offset, bytes, weight_role_name((weight_role)(i % W_COUNT)),
+                                   (int32_t)(i / W_COUNT)};
+        offset += aligned(bytes);
     }
-    p->inv_freq = (const float *)next;
-    return p->backend->type->copy_in(p->backend, next, m->inv_freq, (size_t)(m->config.C / 2) * sizeof(float),
-                                     err);
+    p->inv_freq = (const float *)(const void *)((uint8_t *)p->block + offset);
+    parts[n] = (upload_part){m->inv_freq, offset, frequencies_size(m), "rope_frequencies", 0};
+    return n + 1;
 }
 
 static nvllm_status place_weights(placement *p, const model *m, nvllm_error *err)
 {
-    size_t count = (size_t)m->config.L * W_COUNT, bytes = aligned((size_t)(m->config.C / 2) * sizeof(float));
+    size_t count = (size_t)m->config.L * W_COUNT, bytes = placement_weight_bytes(m, p->backend);
+    upload_part *parts = calloc(count + 1, sizeof *parts);
     p->weights.table = arena_calloc(&p->weights.memory, count, sizeof *p->weights.table);
-    if (!p->weights.table) return error_memory(err, count * sizeof *p->weights.table, "the table of weights");
-    for (size_t i = 0; i < count; i++)
-        if (!twin_of(p, m->weights.table, i)) bytes += aligned(weight_size(&m->weights.table[i]));
     p->block = p->backend->type->alloc(p->backend, bytes);
-    if (!p->block) return error_memory(err, bytes, "the weights on the device");
     p->block_bytes = bytes;
-    return copy_weights(p, m, count, err);
+    nvllm_status st = NVLLM_OK;
+    if (!parts || !p->weights.table)
+        st = error_memory(err, count * sizeof *parts, "the table of weights");
+    else if (!p->block)
+        st = backend_out_of_memory(p->backend, bytes, "the weights", err);
+    if (!st)
+        st = upload_parts(p->backend, p->block, bytes, parts, lay_out(p, parts, m, count), m->store, 0, err);
+    free(parts);
+    return st;
 }
 
 static nvllm_status open_device(placement *p, const model *m, int32_t max_tokens, int32_t max_logits,

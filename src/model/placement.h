@@ -23,6 +23,9 @@ nvllm_status placement_open(placement *out, const model *m, backend *b, int32_t 
                             int32_t max_logits, int32_t page_entries, nvllm_error *err);
 void placement_close(placement *p);
 
+/* Bytes of the device's memory that the weights take; 0: they stay where they are. */
+size_t placement_weight_bytes(const model *m, const backend *b);
+
 /* The step with pointers that the backend's ops can read. */
 nvllm_status placement_step(placement *p, batch *out, const batch *step, nvllm_error *err);
 
