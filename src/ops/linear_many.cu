@@ -1,0 +1,568 @@
+/* Matrix products of many tokens on tensor cores: bf16 weights, float32 sums.
+ *
+ * Two launches: round_inputs writes the (gathered, normalized) input rows as bf16 into scratch, once; then the product
+ * out[t, n] = sum_k x[t, k] * w[n, k] by `product` here, or by cuBLASLt (cublaslt.cuh) from LIBRARY_FROM tokens on.
+ * Up to some 64 tokens this is bound by reading the weights, 2*N*K bytes; then by L2, then by the tensor cores
+ * (2*T*N*K operations).
+ *
+ * product: a block does BM tokens x BN weight rows, a warp WM x WN of them by mma.m16n8k16, over k in steps of BK that
+ * arrive by cp.async in a ring of STAGES. All parts (q, k, v) are one grid. For gated products (silu(gate) * up) half of
+ * each warp's weight rows are gate's and half are up's of the same numbers, so one thread holds both sums and the
+ * result is written at once. Every variant adds up k in the same order. */
+#include "ops/cublaslt.cuh"
+#include "ops/cuda.cuh"
+extern "C" {
+#include "ops/linear_many.h"
+}
+
+enum {
+    LIBRARY_FROM = 65,  /* tokens; below, reading the weights decides, and both are about as fast */
+    GATED_TOKENS = 1024 /* tokens whose gate and up the library leaves in scratch at a time */
+};
+
+static struct {
+    linear_many_path path;
+    uint64_t library_products;
+} measured; /* see linear_many.h */
+
+extern "C" void linear_many_force(linear_many_path path)
+{
+    measured.path = path;
+}
+
+extern "C" uint64_t linear_many_library_products(void)
+{
+    return measured.library_products;
+}
+
+/* ---- Inputs -------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    __nv_bfloat16 *out;     /* [T, K], 16-byte aligned */
+    const float *in, *norm; /* norm NULL: as they are */
+    const int32_t *row;
+    int in_stride, K; /* K a multiple of 8 */
+    float eps;
+    int vectors; /* in and norm allow 16-byte loads */
+} round_args;
+
+enum { ROUND_THREADS = 256 };
+
+static __device__ __forceinline__ void load_8(float (&v)[8], const float *from, int vectors)
+{
+    if (vectors) {
+        *(float4 *)v = *(const float4 *)from;
+        *(float4 *)(v + 4) = *(const float4 *)(from + 4);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] = from[i];
+}
+
+/* 1 / sqrt(mean of squares + eps) of the block's row. */
+static __device__ __forceinline__ float norm_scale(const round_args &a, const float *x)
+{
+    __shared__ float partial[ROUND_THREADS / 32];
+    float sum = 0;
+    for (int k = threadIdx.x * 8; k < a.K; k += ROUND_THREADS * 8) {
+        float v[8];
+        load_8(v, x + k, a.vectors);
+#pragma unroll
+        for (int i = 0; i < 8; i++) sum = fmaf(v[i], v[i], sum);
+    }
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = sum;
+    __syncthreads();
+    sum = 0;
+#pragma unroll
+    for (int i = 0; i < ROUND_THREADS / 32; i++) sum += partial[i];
+    return 1.0f / sqrtf(sum / (float)a.K + a.eps);
+}
+
+/* One block per token; reads 4K (the norm's second read hits the cache), writes 2K bytes. */
+static __global__ void __launch_bounds__(ROUND_THREADS) round_inputs(round_args a)
+{
+    kernel_begins();
+    kernel_waits();
+    int t = blockIdx.x;
+    const float *x = a.in + (size_t)(a.row ? a.row[t] : t) * a.in_stride;
+    float scale = a.norm ? norm_scale(a, x) : 1;
+    for (int k = threadIdx.x * 8; k < a.K; k += ROUND_THREADS * 8) {
+        float v[8], w[8];
+        __nv_bfloat162 pairs[4];
+        load_8(v, x + k, a.vectors);
+        if (a.norm) {
+            load_8(w, a.norm + k, a.vectors);
+#pragma unroll
+            for (int i = 0; i < 8; i++) v[i] = w[i] * (v[i] * scale);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) pairs[i] = __floats2bfloat162_rn(v[2 * i], v[2 * i + 1]);
+        *(uint4 *)(a.out + (size_t)t * a.K + k) = *(const uint4 *)pairs;
+    }
+}
+
+/* ---- The product --------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const __nv_bfloat16 *x;                   /* [T, K] */
+    const __nv_bfloat16 *w[LINEAR_MAX_PARTS]; /* gated: gate, up */
+    const float *bias[LINEAR_MAX_PARTS];
+    int rows[LINEAR_MAX_PARTS], out_col[LINEAR_MAX_PARTS];
+    int first_tile[LINEAR_MAX_PARTS]; /* gated: one part, whose tiles hold rows of both */
+    int n_parts, T, K;
+    float *out;
+    int out_stride, accumulate, gated;
+    int pairs; /* out allows 8-byte access at even columns */
+} product_args;
+
+/* Shared memory: rows of BK elements in 16-byte chunks, chunk c of row r at c ^ (r % 8), which spreads 8 rows of one
+ * chunk column over all banks for ldmatrix. */
+template <int BM_, int BN_, int WM_, int WN_, int BK_, int STAGES_> struct tile_shape {
+    enum {
+        BM = BM_,
+        BN = BN_,
+        WM = WM_,
+        WN = WN_,
+        BK = BK_,
+        STAGES = STAGES_,
+        THREADS = 32 * (BM / WM) * (BN / WN),
+        ROW_BYTES = BK * 2,
+        CHUNKS = BK / 8,
+        PASS = THREADS / CHUNKS, /* rows that all threads load at once, 16 bytes each */
+        STAGE_BYTES = (BM + BN) * ROW_BYTES,
+        SHARED = STAGES * STAGE_BYTES
+    };
+    static_assert(PASS % 8 == 0 && BM % PASS == 0 && (WN / 2) % PASS == 0, "loads follow the tile's halves");
+    static_assert(SHARED <= 99 * 1024, "fits every supported GPU");
+};
+
+typedef tile_shape<32, 32, 16, 16, 128, 6> tile_small; /* few tokens, few rows: many blocks */
+typedef tile_shape<32, 128, 32, 32, 64, 4> tile_wide;  /* few tokens, many rows: x is read less often */
+typedef tile_shape<64, 64, 32, 32, 64, 4> tile_middle;
+typedef tile_shape<128, 128, 64, 64, 64, 3> tile_large;
+
+/* 16 bytes, or zeros. */
+static __device__ __forceinline__ void copy_chunk(uint32_t to, const __nv_bfloat16 *from, bool there)
+{
+    int bytes = there ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes)
+                 : "memory");
+}
+
+static __device__ __forceinline__ void copies_end_group(void)
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+template <int PENDING> static __device__ __forceinline__ void copies_wait(void)
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+static __device__ __forceinline__ void load_matrices(uint32_t (&r)[4], uint32_t from)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(from)
+                 : "memory");
+}
+
+static __device__ __forceinline__ void multiply_add(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                    uint32_t b1)
+{
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* What a thread loads: its chunk of every PASS-th row. */
+typedef struct {
+    const __nv_bfloat16 *x;    /* its chunk of its first row at k = 0 */
+    const __nv_bfloat16 *w[2]; /* the same of the weights; gated: gate and up */
+    int x_rows, w_rows;        /* rows that are there, counted from its first */
+    int k, K, gated;
+    uint32_t to; /* its place in stage 0 */
+} thread_loads;
+
+template <class S>
+static __device__ __forceinline__ thread_loads loads_of_thread(const product_args &a, int part, int m0,
+                                                               int n0, uint32_t shared)
+{
+    int row = threadIdx.x / S::CHUNKS, chunk = threadIdx.x % S::CHUNKS;
+    thread_loads l;
+    l.k = chunk * 8;
+    l.K = a.K;
+    l.gated = a.gated;
+    l.x = a.x + (size_t)(m0 + row) * a.K + l.k;
+    l.w[0] = a.w[part] + (size_t)(n0 + row) * a.K + l.k;
+    l.w[1] = a.gated ? a.w[1] + (size_t)(n0 + row) * a.K + l.k : l.w[0];
+    l.x_rows = a.T - m0 - row;
+    l.w_rows = a.rows[part] - n0 - row;
+    l.to = shared + row * S::ROW_BYTES + ((chunk ^ (row & 7)) << 4);
+    return l;
+}
+
+template <class S>
+static __device__ __forceinline__ void load_inputs(const thread_loads &l, int step, int slot)
+{
+    int k = step * S::BK;
+    bool there = l.k + k < l.K;
+#pragma unroll
+    for (int r = 0; r < S::BM; r += S::PASS)
+        copy_chunk(l.to + slot * S::STAGE_BYTES + r * S::ROW_BYTES, l.x + (size_t)r * l.K + k,
+                   there && r < l.x_rows);
+}
+
+/* Row r of the tile is weight row r, or, when gated, in every WN rows the first half gate's and the second half up's
+ * rows of the same numbers. */
+template <class S>
+static __device__ __forceinline__ void load_weights(const thread_loads &l, int step, int slot)
+{
+    int k = step * S::BK;
+    bool there = l.k + k < l.K;
+    uint32_t to = l.to + slot * S::STAGE_BYTES + S::BM * S::ROW_BYTES;
+#pragma unroll
+    for (int r = 0; r < S::BN; r += S::PASS) {
+        const int half = r % S::WN / (S::WN / 2), number = r / S::WN * (S::WN / 2) + r % (S::WN / 2);
+        int row = l.gated ? number : r;
+        copy_chunk(to + r * S::ROW_BYTES, l.w[half] + (size_t)row * l.K + k, there && row < l.w_rows);
+    }
+}
+
+/* A warp's operands of 16 k: rows of x as 16x16 blocks, rows of w as 16x16 blocks (two of mma's n = 8 each). */
+template <class S> struct fragments {
+    uint32_t x[S::WM / 16][4], w[S::WN / 16][4];
+};
+
+template <class S>
+static __device__ __forceinline__ void load_fragments(fragments<S> &f, uint32_t x_rows, uint32_t w_rows,
+                                                      int kk, int lane)
+{
+    uint32_t x_at = x_rows + (((kk * 2 + lane / 16) ^ (lane & 7)) << 4);
+    uint32_t w_at = w_rows + (((kk * 2 + (lane / 8 & 1)) ^ (lane & 7)) << 4);
+#pragma unroll
+    for (int i = 0; i < S::WM / 16; i++) load_matrices(f.x[i], x_at + i * 16 * S::ROW_BYTES);
+#pragma unroll
+    for (int j = 0; j < S::WN / 16; j++) load_matrices(f.w[j], w_at + j * 16 * S::ROW_BYTES);
+}
+
+/* One stage: BK / 16 steps, operands loaded one step ahead. x_rows, w_rows: this lane's row of the stage's blocks. */
+template <class S>
+static __device__ __forceinline__ void multiply_stage(float (&sum)[S::WM / 16][S::WN / 8][4], uint32_t x_rows,
+                                                      uint32_t w_rows, int lane)
+{
+    fragments<S> f[2];
+    load_fragments<S>(f[0], x_rows, w_rows, 0, lane);
+#pragma unroll
+    for (int kk = 0; kk < S::BK / 16; kk++) {
+        if (kk + 1 < S::BK / 16) load_fragments<S>(f[(kk + 1) % 2], x_rows, w_rows, kk + 1, lane);
+        const fragments<S> &now = f[kk % 2];
+#pragma unroll
+        for (int i = 0; i < S::WM / 16; i++)
+#pragma unroll
+            for (int j = 0; j < S::WN / 8; j++)
+                multiply_add(sum[i][j], now.x[i], now.w[j / 2][j % 2 * 2], now.w[j / 2][j % 2 * 2 + 1]);
+    }
+}
+
+static __device__ __forceinline__ float bias_at(const float *bias, int n, int rows)
+{
+    return bias && n < rows ? bias[n] : 0;
+}
+
+/* Columns n and n + 1 of one token; n is even. */
+static __device__ __forceinline__ void store_2(const product_args &a, float *out, int n, int rows, float v0,
+                                               float v1)
+{
+    if (a.pairs && n + 1 < rows) {
+        float2 v = make_float2(v0, v1);
+        if (a.accumulate) {
+            float2 old = *(const float2 *)(out + n);
+            v.x += old.x, v.y += old.y;
+        }
+        *(float2 *)(out + n) = v;
+        return;
+    }
+    if (n < rows) out[n] = a.accumulate ? out[n] + v0 : v0;
+    if (n + 1 < rows) out[n + 1] = a.accumulate ? out[n + 1] + v1 : v1;
+}
+
+static __device__ __forceinline__ float silu_times(float gate, float up)
+{
+    return gate / (1.0f + expf(-gate)) * up;
+}
+
+/* mma leaves rows lane/4 and lane/4 + 8, columns 2*(lane%4) and the next with a thread. */
+template <class S>
+static __device__ __forceinline__ void store_sums(const product_args &a, int part, int t0, int n0, int lane,
+                                                  float (&sum)[S::WM / 16][S::WN / 8][4])
+{
+    const float *bias = a.bias[part], *up_bias = a.gated ? a.bias[1] : nullptr;
+    int rows = a.rows[part], n_first = n0 + lane % 4 * 2;
+    float *out_first = a.out + (size_t)(t0 + lane / 4) * a.out_stride + a.out_col[part];
+#pragma unroll
+    for (int i = 0; i < S::WM / 16 * 2; i++) {
+        float *out = out_first + (size_t)(i * 8) * a.out_stride;
+        if (t0 + lane / 4 + i * 8 >= a.T) break;
+#pragma unroll
+        for (int j = 0; j < S::WN / 8; j++) {
+            const float *v = &sum[i / 2][j][i % 2 * 2];
+            int n = n_first + j * 8;
+            float v0 = v[0] + bias_at(bias, n, rows), v1 = v[1] + bias_at(bias, n + 1, rows);
+            if (a.gated) {
+                if (j >= S::WN / 16) break;
+                const float *up = &sum[i / 2][j + S::WN / 16 < S::WN / 8 ? j + S::WN / 16 : j][i % 2 * 2];
+                v0 = silu_times(v0, up[0] + bias_at(up_bias, n, rows));
+                v1 = silu_times(v1, up[1] + bias_at(up_bias, n + 1, rows));
+            }
+            store_2(a, out, n, rows, v0, v1);
+        }
+    }
+}
+
+/* Grid: tiles of tokens (fastest, so that blocks beside each other share weights in L2), tiles of weight rows. The
+ * ring's weights are asked for before the wait: they depend on no kernel. */
+template <class S>
+static __global__ void __launch_bounds__(S::THREADS, 2) product(const __grid_constant__ product_args a)
+{
+    extern __shared__ __align__(128) unsigned char ring[];
+    kernel_begins();
+    uint32_t shared = (uint32_t)__cvta_generic_to_shared(ring);
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, tile = blockIdx.y, part = 0;
+    int warp_m = warp / (S::BN / S::WN), warp_n = warp % (S::BN / S::WN);
+    while (part + 1 < a.n_parts && tile >= a.first_tile[part + 1]) part++;
+    int m0 = blockIdx.x * S::BM, n0 = (tile - a.first_tile[part]) * (a.gated ? S::BN / 2 : S::BN);
+    int steps = (a.K + S::BK - 1) / S::BK;
+    thread_loads l = loads_of_thread<S>(a, part, m0, n0, shared);
+#pragma unroll
+    for (int s = 0; s < S::STAGES - 1; s++)
+        if (s < steps) load_weights<S>(l, s, s);
+    kernel_waits();
+#pragma unroll
+    for (int s = 0; s < S::STAGES - 1; s++) {
+        if (s < steps) load_inputs<S>(l, s, s);
+        copies_end_group();
+    }
+    float sum[S::WM / 16][S::WN / 8][4] = {};
+    uint32_t x_rows = shared + (warp_m * S::WM + lane % 16) * S::ROW_BYTES;
+    uint32_t w_rows = shared + (S::BM + warp_n * S::WN + lane % 8 + lane / 16 * 8) * S::ROW_BYTES;
+    int slot = 0, next_slot = S::STAGES - 1;
+    for (int step = 0; step < steps; step++) {
+        copies_wait<S::STAGES - 2>();
+        __syncthreads(); /* everybody's copies of this stage are there, and the last stage has been read */
+        if (step + S::STAGES - 1 < steps) {
+            load_weights<S>(l, step + S::STAGES - 1, next_slot);
+            load_inputs<S>(l, step + S::STAGES - 1, next_slot);
+        }
+        copies_end_group(); /* empty groups keep the count */
+        multiply_stage<S>(sum, x_rows + slot * S::STAGE_BYTES, w_rows + slot * S::STAGE_BYTES, lane);
+        slot = slot + 1 == S::STAGES ? 0 : slot + 1;
+        next_slot = next_slot + 1 == S::STAGES ? 0 : next_slot + 1;
+    }
+    store_sums<S>(a, part, m0 + warp_m * S::WM, n0 + warp_n * (a.gated ? S::WN / 2 : S::WN), lane, sum);
+}
+
+template <class S> static int row_tiles(const product_args &a)
+{
+    int tiles = 0, rows_per_tile = a.gated ? S::BN / 2 : S::BN;
+    for (int p = 0; p < a.n_parts; p++) tiles += (a.rows[p] + rows_per_tile - 1) / rows_per_tile;
+    return tiles;
+}
+
+template <class S> static int blocks_of(const product_args &a)
+{
+    return row_tiles<S>(a) * ((a.T + S::BM - 1) / S::BM);
+}
+
+template <class S> static void launch_product(product_args a, const cuda_context *cuda)
+{
+    int rows_per_tile = a.gated ? S::BN / 2 : S::BN;
+    for (int p = 0; p + 1 < a.n_parts; p++)
+        a.first_tile[p + 1] = a.first_tile[p] + (a.rows[p] + rows_per_tile - 1) / rows_per_tile;
+    cudaFuncSetAttribute(product<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::SHARED);
+    dim3 grid((unsigned)((a.T + S::BM - 1) / S::BM), (unsigned)row_tiles<S>(a));
+    launch(cuda, product<S>, grid, S::THREADS, S::SHARED, a);
+}
+
+/* The largest tile that still gives most multiprocessors a block: it reads least from L2. */
+static void launch_best(const product_args &a, const cuda_context *cuda)
+{
+    int enough = cuda->multiprocessors * 3 / 4;
+    if (a.T <= tile_wide::BM) {
+        if (blocks_of<tile_wide>(a) >= 2 * cuda->multiprocessors)
+            launch_product<tile_wide>(a, cuda);
+        else
+            launch_product<tile_small>(a, cuda);
+    } else if (a.T > tile_middle::BM && blocks_of<tile_large>(a) >= enough) {
+        launch_product<tile_large>(a, cuda);
+    } else if (blocks_of<tile_middle>(a) >= enough) {
+        launch_product<tile_middle>(a, cuda);
+    } else {
+        launch_product<tile_small>(a, cuda);
+    }
+}
+
+/* ---- Who does it ---------------------------------------------------------------------------------------------- */
+
+static bool supported(const op_linear_args *a)
+{
+    for (int p = 0; p < a->n_parts; p++) {
+        const weight *w = a->part[p].w;
+        if (w->format != DTYPE_BF16 || w->cols % 8 != 0 || w->cols != a->part[0].w->cols ||
+            (uintptr_t)w->data % 16 != 0)
+            return false;
+    }
+    return a->n_parts > 0;
+}
+
+static void own_product(const op_linear_args *a, const __nv_bfloat16 *x, bool gated, const cuda_context *cuda)
+{
+    product_args p = {};
+    p.x = x;
+    p.T = a->T;
+    p.K = a->part[0].w->cols;
+    p.n_parts = gated ? 1 : a->n_parts;
+    p.gated = gated;
+    p.out = a->out;
+    p.out_stride = a->out_stride;
+    p.accumulate = a->accumulate;
+    p.pairs = (uintptr_t)a->out % 8 == 0 && a->out_stride % 2 == 0;
+    for (int i = 0; i < a->n_parts; i++) {
+        p.w[i] = (const __nv_bfloat16 *)a->part[i].w->data;
+        p.bias[i] = a->part[i].bias;
+        p.rows[i] = a->part[i].w->rows;
+        p.out_col[i] = a->part[i].out_col;
+        p.pairs = p.pairs && a->part[i].out_col % 2 == 0;
+    }
+    launch_best(p, cuda);
+}
+
+static bool wants_library(int T, const cuda_context *cuda)
+{
+    if (!cuda->library || measured.path == LINEAR_MANY_OWN) return false;
+    if (measured.path == LINEAR_MANY_AUTO && T < LIBRARY_FROM) return false;
+    return cublaslt_ready(cuda->library);
+}
+
+/* `b` lies right behind `a` in memory and in the output, so both are one product. */
+static bool follows(const linear_part *a, int rows, const linear_part *b)
+{
+    const __nv_bfloat16 *end = (const __nv_bfloat16 *)a->w->data + (size_t)rows * a->w->cols;
+    return b->w->data == end && b->out_col == a->out_col + rows &&
+           (a->bias ? b->bias == a->bias + rows : b->bias == NULL);
+}
+
+/* Every part by the library, or, where it has no kernel, by ours. */
+static void library_products(const op_linear_args *a, const __nv_bfloat16 *x, void *workspace,
+                             const cuda_context *cuda)
+{
+    for (int first = 0, next; first < a->n_parts; first = next) {
+        const linear_part *part = &a->part[first];
+        int rows = part->w->rows;
+        for (next = first + 1; next < a->n_parts && follows(part, rows, &a->part[next]); next++)
+            rows += a->part[next].w->rows;
+        cublaslt_product p = {};
+        p.out = a->out + part->out_col;
+        p.out_stride = a->out_stride;
+        p.in = x;
+        p.w = (const __nv_bfloat16 *)part->w->data;
+        p.bias = part->bias;
+        p.T = a->T;
+        p.N = rows;
+        p.K = part->w->cols;
+        p.accumulate = a->accumulate;
+        p.workspace = workspace;
+        if (cublaslt_multiply(cuda->library, &p, cuda->stream)) {
+            measured.library_products++;
+            continue;
+        }
+        op_linear_args own = *a;
+        own.n_parts = next - first;
+        for (int i = 0; i < own.n_parts; i++) own.part[i] = a->part[first + i];
+        own_product(&own, x, false, cuda);
+    }
+}
+
+/* Gate and up into scratch, then silu(gate) * up; some tokens at a time, which bounds the scratch. */
+static void library_gated(const op_linear_args *a, const __nv_bfloat16 *x, float *gated, void *workspace,
+                          const cuda_context *cuda)
+{
+    int F = a->part[0].w->rows, K = a->part[0].w->cols;
+    op_linear_args both = *a;
+    both.out = gated;
+    both.out_stride = 2 * F;
+    both.part[0].out_col = 0;
+    both.part[1].out_col = F;
+    for (int t = 0; t < a->T; t += GATED_TOKENS) {
+        both.T = a->T - t < GATED_TOKENS ? a->T - t : GATED_TOKENS;
+        library_products(&both, x + (size_t)t * K, workspace, cuda);
+        op_silu_mul_args s = {};
+        s.out = a->out + (size_t)t * a->out_stride;
+        s.out_stride = a->out_stride;
+        s.gate = gated;
+        s.up = gated + F;
+        s.in_stride = 2 * F;
+        s.T = both.T;
+        s.F = F;
+        op_silu_mul_cuda(&s, cuda);
+    }
+}
+
+static size_t aligned(size_t bytes)
+{
+    return (bytes + 255) / 256 * 256;
+}
+
+static size_t gated_bytes(int32_t T, int32_t F)
+{
+    return aligned((size_t)(T < GATED_TOKENS ? T : GATED_TOKENS) * 2 * (size_t)F * sizeof(float));
+}
+
+/* Scratch: the rounded inputs, gate and up, the library's workspace. */
+extern "C" size_t op_linear_cuda_scratch(int32_t T, int32_t widest_input, int32_t F)
+{
+    return aligned((size_t)T * (size_t)widest_input * sizeof(__nv_bfloat16)) + gated_bytes(T, F) +
+           CUBLASLT_WORKSPACE;
+}
+
+static bool multiply(const op_norm_linear_args *a, const cuda_context *cuda)
+{
+    const op_linear_args *l = &a->linear;
+    if (!supported(l) || (a->gated && l->n_parts != 2)) return false;
+    if (l->T < 1) return true;
+    int K = l->part[0].w->cols;
+    char *scratch = (char *)cuda->scratch;
+    char *gated = scratch + aligned((size_t)l->T * (size_t)K * sizeof(__nv_bfloat16));
+    char *workspace = gated + (a->gated ? gated_bytes(l->T, l->part[0].w->rows) : 0);
+    round_args r = {};
+    r.out = (__nv_bfloat16 *)scratch;
+    r.in = l->in;
+    r.norm = a->norm;
+    r.row = a->row;
+    r.in_stride = l->in_stride;
+    r.K = K;
+    r.eps = a->eps;
+    r.vectors = (uintptr_t)l->in % 16 == 0 && l->in_stride % 4 == 0 && (uintptr_t)a->norm % 16 == 0;
+    launch(cuda, round_inputs, dim3((unsigned)l->T), ROUND_THREADS, 0, r);
+    if (!wants_library(l->T, cuda))
+        own_product(l, r.out, a->gated, cuda);
+    else if (a->gated)
+        library_gated(l, r.out, (float *)gated, workspace, cuda);
+    else
+        library_products(l, r.out, workspace, cuda);
+    return true;
+}
+
+extern "C" bool op_linear_many_cuda(const op_linear_args *a, const cuda_context *cuda)
+{
+    op_norm_linear_args plain = {};
+    plain.linear = *a;
+    return multiply(&plain, cuda);
+}
+
+extern "C" bool op_norm_linear_many_cuda(const op_norm_linear_args *a, const cuda_context *cuda)
+{
+    return multiply(a, cuda);
+}
