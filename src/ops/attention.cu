@@ -1,53 +1,39 @@
-/* Paged attention on the GPU, split over the context, and the write into the cache.
+/* Paged attention on the GPU for rows with one token in this step (decode), and the write into the cache.
  *
- * A block does one token, one kv head (up to 4 of its query heads) and one split of SPLIT absolute positions: four
- * warps take positions in turn, a lane holds C/32 elements of q and of the running sum (online softmax,
- * arXiv:1805.02867). A second kernel merges the splits. The grid covers the longest context, blocks past the row's
- * end leave at once, so one captured graph serves every length.
- * Decode is bound by reading the cache: 2*K*C*size bytes per position. */
-#include "ops/cuda.cuh"
+ * A block does one row, one kv head with up to 8 of its query heads, and one split of the row's positions. The host
+ * fixes the number of splits to fill the card once or twice; how long a split is, and how many are needed, every block
+ * works out from kv_len, so that one recorded graph serves every length. A short context has one split, which writes
+ * the result; else the last block to arrive merges what all have left in scratch.
+ *
+ * In a block a warp takes its part of each tile of positions. L lanes hold one position's K (8 elements each) and, of
+ * the weighted sum of V, the same 8 channels: 16-byte loads, log2(L) shuffles per score. Online softmax
+ * (arXiv:1805.02867) per lane group, in base 2; the groups are brought together once at the end. The next tile's K is
+ * asked for as soon as the scores have used up the registers of this one's, and V likewise.
+ *
+ * Memory bound: reads 2*K*C*size bytes per position. Prompts that the tensor core kernel refuses (float32 cache, odd
+ * C) go through the same kernel token by token, one split each. */
+#include "ops/attention.cuh"
 
-#include <math_constants.h>
+enum { WARPS = 8, THREADS = WARPS * 32, VECTOR = 8 };
+enum {
+    SPLIT_STEP = 64, /* a split's length and first position are multiples of this, and of every tile */
+    MOST_SPLITS = 64,
+    MOST_BLOCKS = 512, /* when splits are merged; bounds the scratch */
+    MOST_HEADS = 8,
+    MERGE_STEP = 16
+};
 
-enum { SPLIT = 64, WARPS = 4, TOKENS = 32 };
+static constexpr float LOWEST = -1e30f; /* below every score; finite, so that differences are numbers */
 
 /* ---- KV write ------------------------------------------------------------------------------------------------ */
-
-template <class E> static __device__ __forceinline__ E narrow(float v);
-template <> __device__ __forceinline__ float narrow<float>(float v)
-{
-    return v;
-}
-template <> __device__ __forceinline__ __half narrow<__half>(float v)
-{
-    return __float2half_rn(v);
-}
-template <> __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float v)
-{
-    return __float2bfloat16_rn(v);
-}
-
-static __device__ __forceinline__ float widen(float v)
-{
-    return v;
-}
-static __device__ __forceinline__ float widen(__half v)
-{
-    return __half2float(v);
-}
-static __device__ __forceinline__ float widen(__nv_bfloat16 v)
-{
-    return __bfloat162float(v);
-}
 
 template <class E> static __global__ void kv_write(op_kv_write_args a)
 {
     kernel_begins();
     kernel_waits();
-    int t = blockIdx.x, slot = a.slot[t], page = slot / a.kv.S, offset = slot % a.kv.S;
+    int t = blockIdx.x, slot = a.slot[t];
     for (int i = threadIdx.x; i < a.kv.K * a.kv.C; i += blockDim.x) {
-        int head = i / a.kv.C, c = i % a.kv.C;
-        size_t at = (((size_t)page * a.kv.K + head) * a.kv.S + offset) * a.kv.C + c;
+        size_t at = pool_index(a.kv, slot, i / a.kv.C) + i % a.kv.C;
         ((E *)a.kv.k_pool)[at] = narrow<E>(a.k[(size_t)t * a.stride + i]);
         ((E *)a.kv.v_pool)[at] = narrow<E>(a.v[(size_t)t * a.stride + i]);
     }
@@ -62,185 +48,648 @@ extern "C" void op_kv_write_cuda(const op_kv_write_args *a, const cuda_context *
     }
 }
 
-/* ---- Attention ----------------------------------------------------------------------------------------------- */
+/* ---- The cache's elements ------------------------------------------------------------------------------------ */
 
-/* A partial result: max, sum of weights, then the weighted sum of V, C floats. sum 0: the split saw nothing. */
-static __device__ __forceinline__ float *partial_of(float *scratch, int t, int H, int h, int splits,
-                                                    int split, int C)
+/* VECTOR elements as stored. */
+template <class E> struct pack {
+    uint4 part[sizeof(E) * VECTOR / 16];
+};
+
+static __device__ __forceinline__ void widen_pair(float *out, uint32_t pair, __nv_bfloat16)
 {
-    return scratch + ((((size_t)t * H + h) * splits + split) * (C + 2));
+    out[0] = __uint_as_float(pair << 16);
+    out[1] = __uint_as_float(pair & 0xffff0000u);
+}
+static __device__ __forceinline__ void widen_pair(float *out, uint32_t pair, __half)
+{
+    __half2_raw raw;
+    raw.x = (unsigned short)(pair & 0xffffu);
+    raw.y = (unsigned short)(pair >> 16);
+    float2 both = __half22float2(__half2(raw));
+    out[0] = both.x;
+    out[1] = both.y;
 }
 
-/* The token's row and position: rows are few, so a walk over row_start is cheap. */
-static __device__ __forceinline__ int row_of(const op_attention_args &a, int t)
+template <class E> static __device__ __forceinline__ void widen(float (&out)[VECTOR], const pack<E> &p)
 {
-    int r = 0;
-    while (r + 1 < a.R && t >= a.row_start[r + 1]) r++;
-    return r;
+    widen_pair(out, p.part[0].x, E());
+    widen_pair(out + 2, p.part[0].y, E());
+    widen_pair(out + 4, p.part[0].z, E());
+    widen_pair(out + 6, p.part[0].w, E());
 }
-
-/* E: KV element; G: query heads handled together; I: ceil(C / 32). */
-template <class E, int G, int I>
-static __global__ void attend(op_attention_args a, float *scratch, int splits, int groups_per_head,
-                              int first_token)
+template <> __device__ __forceinline__ void widen<float>(float (&out)[VECTOR], const pack<float> &p)
 {
-    kernel_begins();
-    kernel_waits();
-    __shared__ float shared_max[WARPS][G], shared_sum[WARPS][G], shared_v[WARPS][G][I * 32];
-    int split = blockIdx.x, head = blockIdx.y / groups_per_head, z = blockIdx.z, t = first_token + z;
-    int ratio = a.H / a.kv.K, C = a.kv.C, S = a.kv.S;
-    int g0 = blockIdx.y % groups_per_head * G, n_group = min(G, ratio - g0), h0 = head * ratio + g0;
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    int r = row_of(a, t), pos = a.kv_len[r] - (a.row_start[r + 1] - t);
-    int begin = max(split * SPLIT, a.window > 0 ? pos - a.window + 1 : 0),
-        end = min((split + 1) * SPLIT, pos + 1);
-    if (begin >= end) {
-        if (threadIdx.x < n_group) partial_of(scratch, z, a.H, h0 + threadIdx.x, splits, split, C)[1] = 0;
-        return;
-    }
-    float q[G][I], v_sum[G][I] = {}, most[G], total[G] = {};
 #pragma unroll
-    for (int g = 0; g < G; g++) {
-        most[g] = -CUDART_INF_F;
-#pragma unroll
-        for (int i = 0; i < I; i++) {
-            int c = lane + 32 * i;
-            bool there = c < C && g < n_group;
-            q[g][i] = there ? a.q[(size_t)t * a.q_stride + (size_t)(h0 + g) * C + c] * a.scale : 0;
-        }
-    }
-    for (int j = begin + warp; j < end; j += WARPS) {
-        size_t at = (((size_t)a.pages[(size_t)r * a.P + j / S] * a.kv.K + head) * S + j % S) * C;
-        const E *k_row = (const E *)a.kv.k_pool + at, *v_row = (const E *)a.kv.v_pool + at;
-        float k[I], v[I];
-#pragma unroll
-        for (int i = 0; i < I; i++) {
-            int c = lane + 32 * i;
-            k[i] = c < C ? widen(k_row[c]) : 0;
-            v[i] = c < C ? widen(v_row[c]) : 0;
-        }
-#pragma unroll
-        for (int g = 0; g < G; g++) {
-            float score = 0;
-#pragma unroll
-            for (int i = 0; i < I; i++) score = fmaf(q[g][i], k[i], score);
-            score = warp_sum(score);
-            float new_most = fmaxf(most[g], score), old = expf(most[g] - new_most),
-                  weight_now = expf(score - new_most);
-            total[g] = total[g] * old + weight_now;
-            most[g] = new_most;
-#pragma unroll
-            for (int i = 0; i < I; i++) v_sum[g][i] = v_sum[g][i] * old + weight_now * v[i];
-        }
-    }
-#pragma unroll
-    for (int g = 0; g < G; g++) {
-        if (lane == 0) {
-            shared_max[warp][g] = most[g];
-            shared_sum[warp][g] = total[g];
-        }
-#pragma unroll
-        for (int i = 0; i < I; i++) shared_v[warp][g][lane + 32 * i] = v_sum[g][i];
-    }
-    __syncthreads();
-    for (int i = threadIdx.x; i < n_group * C; i += blockDim.x) {
-        int g = i / C, c = i % C;
-        float top = -CUDART_INF_F, sum = 0, value = 0;
-        for (int w = 0; w < WARPS; w++) top = fmaxf(top, shared_max[w][g]);
-        for (int w = 0; w < WARPS; w++) {
-            float factor = shared_sum[w][g] > 0 ? expf(shared_max[w][g] - top) : 0;
-            sum += factor * shared_sum[w][g];
-            value += factor * shared_v[w][g][c];
-        }
-        float *partial = partial_of(scratch, z, a.H, h0 + g, splits, split, C);
-        partial[2 + c] = value;
-        if (c == 0) {
-            partial[0] = top;
-            partial[1] = sum;
-        }
+    for (int i = 0; i < 2; i++) {
+        out[4 * i] = __uint_as_float(p.part[i].x);
+        out[4 * i + 1] = __uint_as_float(p.part[i].y);
+        out[4 * i + 2] = __uint_as_float(p.part[i].z);
+        out[4 * i + 3] = __uint_as_float(p.part[i].w);
     }
 }
 
-/* One block per head and token: the splits' results weighted to a common maximum. */
-static __global__ void merge(op_attention_args a, const float *scratch, int splits, int first_token)
+/* 16 bytes that are read once, or zero; no branch, so that many stay in flight. */
+static __device__ __forceinline__ uint4 load_once(const void *from, bool there)
 {
-    kernel_begins();
-    kernel_waits();
-    int h = blockIdx.x, z = blockIdx.y, t = first_token + z, C = a.kv.C;
-    int r = row_of(a, t), pos = a.kv_len[r] - (a.row_start[r + 1] - t), used = pos / SPLIT + 1;
-    int first = a.window > 0 && pos - a.window + 1 > 0 ? (pos - a.window + 1) / SPLIT : 0;
-    const float *partial = partial_of((float *)scratch, z, a.H, h, splits, 0, C);
-    float top = -CUDART_INF_F, sum = 0;
-    for (int s = first; s < used; s++)
-        if (partial[(size_t)s * (C + 2) + 1] > 0) top = fmaxf(top, partial[(size_t)s * (C + 2)]);
-    for (int c = threadIdx.x; c < C; c += blockDim.x) {
-        float value = 0;
-        sum = 0;
-        for (int s = first; s < used; s++) {
-            const float *one = partial + (size_t)s * (C + 2);
-            if (!(one[1] > 0)) continue;
-            float factor = expf(one[0] - top);
-            sum += factor * one[1];
-            value += factor * one[2 + c];
-        }
-        a.out[(size_t)t * a.out_stride + (size_t)h * C + c] = value / sum;
-    }
+    uint4 v = {0, 0, 0, 0};
+    asm volatile("{\n"
+                 ".reg .pred p;\n"
+                 "setp.ne.u32 p, %5, 0;\n"
+                 "@p ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];\n"
+                 "}"
+                 : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
+                 : "l"(from), "r"((int)there)
+                 : "memory");
+    return v;
 }
 
-/* TOKENS at a time, which bounds the scratch. */
+/* The first n (even, may be <= 0) of VECTOR elements, the others zero; only aligned for pairs. */
+template <class E> static __device__ __forceinline__ pack<E> load_pairs(const E *from, int n)
+{
+    pack<E> p;
+    uint32_t word[sizeof p / 4];
+    constexpr int per_pair = sizeof(E) / 2;
+#pragma unroll
+    for (int i = 0; i < (int)(sizeof p / 4); i++)
+        word[i] = i / per_pair * 2 < n ? ((const uint32_t *)from)[i] : 0;
+#pragma unroll
+    for (int i = 0; i < (int)(sizeof p / 16); i++)
+        p.part[i] = make_uint4(word[4 * i], word[4 * i + 1], word[4 * i + 2], word[4 * i + 3]);
+    return p;
+}
+
+static __device__ __forceinline__ float exp2_fast(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* ---- What a block does --------------------------------------------------------------------------------------- */
+
 typedef struct {
-    int splits, groups, first_token, tokens;
-} launch_shape;
+    op_rope_attention_args op; /* k NULL: q is ready, and K and V are in the cache */
+    float2 *partial_stats;     /* [block, head]: max, sum of weights */
+    float *partial_sums;       /* [block, head, channel] */
+    unsigned *counters;        /* [row, y] arrived blocks */
+    int splits;
+    int groups, heads; /* groups of `heads` query heads (the last may be smaller) per kv head */
+    int page_shift;    /* S is 2^page_shift and rows are 16-byte aligned; -1: the general path */
+    int by_token;      /* tokens of rows with more than one, instead of rows with one */
+} attend_args;
 
-template <class E, int G>
-static void launch_dims(const op_attention_args *a, const cuda_context *cuda, const launch_shape *l)
+/* One row's or token's split, in absolute positions. */
+typedef struct {
+    int row, token;
+    int origin;     /* first tile */
+    int begin, end; /* visible part */
+    int fresh;      /* position whose k and v this block makes, INT_MAX: none */
+    int splits;     /* that have something to do */
+} job;
+
+/* false: nothing to do. */
+static __device__ __forceinline__ bool find_job(job &j, const attend_args &d)
 {
-    dim3 grid((unsigned)l->splits, (unsigned)(a->kv.K * l->groups), (unsigned)l->tokens);
-    float *scratch = (float *)cuda->scratch;
-    int lanes = (a->kv.C + 31) / 32, threads = WARPS * 32, splits = l->splits, groups = l->groups,
-        t = l->first_token;
-    if (lanes == 1)
-        launch(cuda, attend<E, G, 1>, grid, threads, 0, *a, scratch, splits, groups, t);
-    else if (lanes == 2)
-        launch(cuda, attend<E, G, 2>, grid, threads, 0, *a, scratch, splits, groups, t);
-    else if (lanes <= 4)
-        launch(cuda, attend<E, G, 4>, grid, threads, 0, *a, scratch, splits, groups, t);
-    else
-        launch(cuda, attend<E, G, 8>, grid, threads, 0, *a, scratch, splits, groups, t);
+    const op_attention_args &a = d.op.attention;
+    j.row = d.by_token ? row_of(a.row_start, a.R, (int)blockIdx.x) : (int)blockIdx.z;
+    int first = a.row_start[j.row], past = a.row_start[j.row + 1], length = a.kv_len[j.row];
+    j.token = d.by_token ? (int)blockIdx.x : first;
+    if ((past - first > 1) != (d.by_token != 0) || past == first) return false;
+    int split = d.by_token ? 0 : (int)blockIdx.x, visible_end = length - (past - j.token) + 1;
+    int visible = a.window > 0 ? max(0, visible_end - a.window) : 0;
+    int start = visible & -SPLIT_STEP, count = visible_end - start, step = SPLIT_STEP;
+    j.splits = (count + SPLIT_STEP - 1) / SPLIT_STEP;
+    if (j.splits > d.splits) {
+        step = ((count + d.splits - 1) / d.splits + SPLIT_STEP - 1) & -SPLIT_STEP;
+        j.splits = (count + step - 1) / step;
+    }
+    if (split >= j.splits) return false;
+    j.origin = start + split * step;
+    j.begin = max(visible, j.origin);
+    j.end = min(visible_end, j.origin + step);
+    j.fresh = d.op.k && split == j.splits - 1 ? visible_end - 1 : INT_MAX;
+    return true;
+}
+
+/* The heads of a block: query heads first .. first + n - 1 of kv head kv. */
+typedef struct {
+    int kv, first, n;
+} block_heads;
+
+static __device__ __forceinline__ block_heads heads_of_block(const attend_args &d)
+{
+    int ratio = d.op.attention.H / d.op.attention.kv.K;
+    block_heads b;
+    b.kv = blockIdx.y;
+    int offset = 0;
+    if (d.groups > 1) {
+        b.kv = blockIdx.y / d.groups;
+        offset = (int)blockIdx.y % d.groups * d.heads;
+    }
+    b.first = b.kv * ratio + offset;
+    b.n = min(d.heads, ratio - offset);
+    return b;
+}
+
+/* A block's shared memory. C is at most L * VECTOR. */
+template <class E, int G, int L> struct block_memory {
+    alignas(16) float q[G][L * VECTOR]; /* ready, times scale * log2(e) */
+    alignas(16) E fresh_k[L * VECTOR], fresh_v[L * VECTOR];
+    alignas(16) float4 sum[WARPS][G][L * 2];
+    float most[WARPS][G], total[WARPS][G];
+    bool last;
+};
+
+/* ---- New heads ----------------------------------------------------------------------------------------------- */
+
+/* Norm weights of the head that is number `item` here: n of q, then k, then v. */
+static __device__ __forceinline__ head_pairs item_weights(const attend_args &d, int item, int n)
+{
+    const float *w = item < n ? d.op.q_norm : item == n ? d.op.k_norm : NULL;
+    head_pairs none = {};
+    return w ? load_head(w, d.op.attention.kv.C, d.op.pairing) : none;
 }
 
 template <class E>
-static void launch_group(const op_attention_args *a, const cuda_context *cuda, launch_shape l)
+static __device__ __forceinline__ void keep_fresh(E *shared, E *cache, bool write, const head_pairs &h, int C,
+                                                  int padded, rope_pairing pairing)
 {
-    int ratio = a->H / a->kv.K;
-    l.groups = ratio <= 2 ? 1 : (ratio + 3) / 4;
-    if (ratio == 1)
-        launch_dims<E, 1>(a, cuda, &l);
-    else if (ratio == 2)
-        launch_dims<E, 2>(a, cuda, &l);
-    else
-        launch_dims<E, 4>(a, cuda, &l);
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < PAIRS; i++) {
+        int pair = lane + 32 * i;
+        if (pair >= C / 2) break;
+        int2 at = pair_at(pair, C / 2, pairing);
+        E x = narrow<E>(h.x[i].x), y = narrow<E>(h.x[i].y);
+        shared[at.x] = x;
+        shared[at.y] = y;
+        if (!write) continue;
+        cache[at.x] = x;
+        cache[at.y] = y;
+    }
+    for (int c = C + lane; c < padded; c += 32) shared[c] = narrow<E>(0);
 }
 
-extern "C" void op_attention_cuda(const op_attention_args *a, const cuda_context *cuda)
+/* q's heads into shared memory, and k and v of a fresh position there and into the cache: a warp per head. */
+template <class E, int G, int L>
+static __device__ __forceinline__ void prepare_heads(block_memory<E, G, L> &shared, const attend_args &d,
+                                                     const job &j, const block_heads &b, head_pairs w)
 {
-    launch_shape l = {};
-    l.splits = (a->P * a->kv.S + SPLIT - 1) / SPLIT;
-    for (l.first_token = 0; l.first_token < a->T; l.first_token += TOKENS) {
-        l.tokens = a->T - l.first_token < TOKENS ? a->T - l.first_token : TOKENS;
-        switch (a->kv.format) {
-        case DTYPE_F32: launch_group<float>(a, cuda, l); break;
-        case DTYPE_F16: launch_group<__half>(a, cuda, l); break;
-        default: launch_group<__nv_bfloat16>(a, cuda, l); break;
+    const op_attention_args &a = d.op.attention;
+    int C = a.kv.C, half = C / 2, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int items = b.n + (j.fresh == INT_MAX ? 0 : 2);
+    float to_score = a.scale * 1.44269504089f;
+    int slot = d.op.k ? d.op.slot[j.token] : 0; /* asked for early, as all that follows */
+    head_pairs turn = {};
+    if (d.op.k && warp <= b.n)
+        turn = load_turn(d.op.cos + (size_t)j.token * half, d.op.sin + (size_t)j.token * half, C);
+    for (int item = warp; item < items; item += WARPS) {
+        size_t at = (size_t)j.token * a.q_stride;
+        const float *x = item < b.n    ? a.q + at + (size_t)(b.first + item) * C
+                         : item == b.n ? d.op.k + at + (size_t)b.kv * C
+                                       : d.op.v + at + (size_t)b.kv * C;
+        head_pairs h = load_head(x, C, d.op.pairing);
+        if (item != warp) w = item_weights(d, item, b.n);
+        if (item < b.n ? d.op.q_norm != NULL : item == b.n && d.op.k_norm) norm_head(h, w, C, d.op.eps);
+        if (d.op.k && item <= b.n) turn_head(h, turn);
+        if (item >= b.n) {
+            size_t to = pool_index(a.kv, slot, b.kv);
+            bool is_k = item == b.n, write = d.groups == 1 || blockIdx.y % d.groups == 0;
+            keep_fresh(is_k ? shared.fresh_k : shared.fresh_v, (E *)(is_k ? a.kv.k_pool : a.kv.v_pool) + to,
+                       write, h, C, L * VECTOR, d.op.pairing);
+            continue;
         }
-        launch(cuda, merge, dim3((unsigned)a->H, (unsigned)l.tokens), 128, 0, *a,
-               (const float *)cuda->scratch, l.splits, l.first_token);
+#pragma unroll
+        for (int i = 0; i < PAIRS; i++) {
+            int pair = lane + 32 * i;
+            if (pair >= half) break;
+            int2 to = pair_at(pair, half, d.op.pairing);
+            shared.q[item][to.x] = h.x[i].x * to_score;
+            shared.q[item][to.y] = h.x[i].y * to_score;
+        }
     }
 }
 
-extern "C" size_t op_attention_cuda_scratch(int32_t T, int32_t H, int32_t C, int32_t max_context)
+/* ---- Reading the cache --------------------------------------------------------------------------------------- */
+
+/* A lane's view of the tiles: it holds channels c .. c+7 of the positions tile + row + u * PER_LOAD, u < UNROLL. */
+template <class E, int L> struct tile_reader {
+    static constexpr int PER_LOAD = 32 / L, UNROLL = L == 8 ? 2 : 4, TILE = WARPS * PER_LOAD * UNROLL;
+    const int32_t *pages; /* the row's */
+    int kv_head, K, S, C, page_shift;
+    int row, c, begin, end; /* positions in begin <= j < end are read */
+
+    __device__ __forceinline__ tile_reader(const attend_args &d, const job &j, int kv)
+    {
+        const op_attention_args &a = d.op.attention;
+        int lane = threadIdx.x % 32;
+        pages = a.pages + (size_t)j.row * a.P;
+        kv_head = kv, K = a.kv.K, S = a.kv.S, C = a.kv.C, page_shift = d.page_shift;
+        row = (int)threadIdx.x / 32 * PER_LOAD * UNROLL + lane / L;
+        c = lane % L * VECTOR;
+        begin = j.begin, end = min(j.end, j.fresh);
+    }
+
+    /* The page of a tile, asked for ahead of time; tiles past the end have none. */
+    __device__ __forceinline__ int page_of(int tile) const
+    {
+        return page_shift >= 0 && tile < end ? pages[tile >> page_shift] : 0;
+    }
+
+    __device__ __forceinline__ void load(pack<E> (&out)[UNROLL], const void *pool, int tile, int page) const
+    {
+        if (page_shift < 0) {
+            load_anywhere(out, (const E *)pool, tile);
+            return;
+        }
+        size_t first = (((size_t)page * K + kv_head) << page_shift) + (tile & (S - 1)) + row;
+        const E *from = (const E *)pool + first * C + c;
+#pragma unroll
+        for (int u = 0; u < UNROLL; u++) {
+            int j = tile + row + u * PER_LOAD;
+            bool there = j >= begin && j < end && c < C;
+#pragma unroll
+            for (int i = 0; i < (int)(sizeof out[u] / 16); i++)
+                out[u].part[i] = load_once((const uint4 *)(from + u * PER_LOAD * C) + i, there);
+        }
+    }
+
+    /* Any S, any even C: a page for every position, and a pair at a time. */
+    __device__ __forceinline__ void load_anywhere(pack<E> (&out)[UNROLL], const E *pool, int tile) const
+    {
+#pragma unroll
+        for (int u = 0; u < UNROLL; u++) {
+            int j = tile + row + u * PER_LOAD, n = j >= begin && j < end ? C - c : 0;
+            size_t at = n > 0 ? (((size_t)pages[j / S] * K + kv_head) * S + j % S) * C + c : 0;
+            out[u] = load_pairs(pool + at, n);
+        }
+    }
+};
+
+/* ---- Softmax ------------------------------------------------------------------------------------------------- */
+
+/* A lane's running result for G heads; the lanes of a group agree on most and total. */
+template <int G> struct running {
+    float most[G], total[G], sum[G][VECTOR];
+};
+
+/* Scores of U positions, or -infinity where a lane group has none; the group's sum by halves. */
+template <class E, int G, int L, int U>
+static __device__ __forceinline__ void score(float (&s)[U][G], const float (&q)[G][VECTOR],
+                                             const pack<E> (&k)[U], int position, int per_load, int begin,
+                                             int end)
 {
-    size_t splits = (size_t)(max_context + SPLIT - 1) / SPLIT + 1;
-    size_t tokens = (size_t)(T < TOKENS ? T : TOKENS);
-    return tokens * (size_t)H * splits * (size_t)(C + 2) * sizeof(float);
+#pragma unroll
+    for (int u = 0; u < U; u++) {
+        float x[VECTOR];
+        widen(x, k[u]);
+#pragma unroll
+        for (int g = 0; g < G; g++) {
+            s[u][g] = 0;
+#pragma unroll
+            for (int i = 0; i < VECTOR; i++) s[u][g] = fmaf(q[g][i], x[i], s[u][g]);
+        }
+    }
+#pragma unroll
+    for (int offset = L / 2; offset > 0; offset >>= 1)
+#pragma unroll
+        for (int u = 0; u < U; u++)
+#pragma unroll
+            for (int g = 0; g < G; g++) s[u][g] += __shfl_xor_sync(0xffffffffu, s[u][g], offset);
+#pragma unroll
+    for (int u = 0; u < U; u++) {
+        int j = position + u * per_load;
+        bool seen = j >= begin && j < end;
+#pragma unroll
+        for (int g = 0; g < G; g++) s[u][g] = seen ? s[u][g] : -INFINITY;
+    }
+}
+
+/* Scores become weights relative to the new maximum, and what was summed before is brought to it. */
+template <int G, int U> static __device__ __forceinline__ void weigh(running<G> &now, float (&s)[U][G])
+{
+#pragma unroll
+    for (int g = 0; g < G; g++) {
+        float most = now.most[g];
+#pragma unroll
+        for (int u = 0; u < U; u++) most = fmaxf(most, s[u][g]);
+        float old = exp2_fast(now.most[g] - most), total = now.total[g] * old;
+        now.most[g] = most;
+#pragma unroll
+        for (int u = 0; u < U; u++) {
+            s[u][g] = exp2_fast(s[u][g] - most);
+            total += s[u][g];
+        }
+        now.total[g] = total;
+#pragma unroll
+        for (int i = 0; i < VECTOR; i++) now.sum[g][i] *= old;
+    }
+}
+
+template <class E, int G, int U>
+static __device__ __forceinline__ void add_values(running<G> &now, const float (&s)[U][G],
+                                                  const pack<E> (&v)[U])
+{
+#pragma unroll
+    for (int u = 0; u < U; u++) {
+        float x[VECTOR];
+        widen(x, v[u]);
+#pragma unroll
+        for (int g = 0; g < G; g++)
+#pragma unroll
+            for (int i = 0; i < VECTOR; i++) now.sum[g][i] = fmaf(s[u][g], x[i], now.sum[g][i]);
+    }
+}
+
+/* The lane groups of a warp brought together, and left in shared memory. */
+template <class E, int G, int L>
+static __device__ __forceinline__ void leave_warp(block_memory<E, G, L> &shared, running<G> &now)
+{
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+    for (int g = 0; g < G; g++) {
+        float most = now.most[g];
+#pragma unroll
+        for (int offset = L; offset < 32; offset <<= 1)
+            most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, offset));
+        float factor = exp2_fast(now.most[g] - most), total = now.total[g] * factor;
+#pragma unroll
+        for (int i = 0; i < VECTOR; i++) now.sum[g][i] *= factor;
+#pragma unroll
+        for (int offset = L; offset < 32; offset <<= 1) {
+            total += __shfl_xor_sync(0xffffffffu, total, offset);
+#pragma unroll
+            for (int i = 0; i < VECTOR; i++)
+                now.sum[g][i] += __shfl_xor_sync(0xffffffffu, now.sum[g][i], offset);
+        }
+        const float *x = now.sum[g];
+        if (lane < L) {
+            shared.sum[warp][g][2 * lane] = make_float4(x[0], x[1], x[2], x[3]);
+            shared.sum[warp][g][2 * lane + 1] = make_float4(x[4], x[5], x[6], x[7]);
+        }
+        if (lane == 0) {
+            shared.most[warp][g] = most;
+            shared.total[warp][g] = total;
+        }
+    }
+}
+
+/* ---- Results ------------------------------------------------------------------------------------------------- */
+
+/* The warps' results of one channel: max, sum of weights, weighted sum. */
+template <class E, int G, int L>
+static __device__ __forceinline__ float3 merge_warps(const block_memory<E, G, L> &shared, int g, int c)
+{
+    float3 all = {LOWEST, 0, 0};
+#pragma unroll
+    for (int w = 0; w < WARPS; w++) all.x = fmaxf(all.x, shared.most[w][g]);
+#pragma unroll
+    for (int w = 0; w < WARPS; w++) {
+        float factor = exp2_fast(shared.most[w][g] - all.x);
+        all.y += factor * shared.total[w][g];
+        all.z += factor * ((const float *)shared.sum[w][g])[c];
+    }
+    return all;
+}
+
+/* One channel of all splits, MERGE_STEP of them in flight. stats and sums are the first split's. */
+template <int G, int padded>
+static __device__ __forceinline__ float merge_splits(const float2 *stats, const float *sums, int splits)
+{
+    float most = LOWEST, total = 0, sum = 0;
+    for (int first = 0; first < splits; first += MERGE_STEP) {
+        float2 stat[MERGE_STEP];
+        float value[MERGE_STEP], before = most;
+#pragma unroll
+        for (int i = 0; i < MERGE_STEP; i++) {
+            bool there = first + i < splits;
+            stat[i] = there ? __ldcg(stats + (size_t)(first + i) * G) : make_float2(LOWEST, 0);
+            value[i] = there ? __ldcg(sums + (size_t)(first + i) * G * padded) : 0;
+        }
+#pragma unroll
+        for (int i = 0; i < MERGE_STEP; i++) most = fmaxf(most, stat[i].x);
+        float old = exp2_fast(before - most);
+        total *= old, sum *= old;
+#pragma unroll
+        for (int i = 0; i < MERGE_STEP; i++) {
+            float factor = exp2_fast(stat[i].x - most);
+            total += factor * stat[i].y;
+            sum += factor * value[i];
+        }
+    }
+    return sum / total;
+}
+
+/* Counts the block in, and tells whether it was the last: then all others' stores are visible to it. The counter goes
+ * back to zero by itself. */
+static __device__ __forceinline__ bool arrive_last(unsigned *counter, int blocks)
+{
+    unsigned before;
+    asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
+                 : "=r"(before)
+                 : "l"(counter), "r"((unsigned)blocks - 1)
+                 : "memory");
+    return before == (unsigned)blocks - 1;
+}
+
+template <class E, int G, int L>
+static __device__ __forceinline__ void write_out(block_memory<E, G, L> &shared, const attend_args &d,
+                                                 const job &j, const block_heads &b)
+{
+    constexpr int padded = L * VECTOR;
+    const op_attention_args &a = d.op.attention;
+    int column = (int)(blockIdx.z * gridDim.y + blockIdx.y), first_block = column * d.splits;
+    float2 *stats = d.partial_stats + (size_t)first_block * G;
+    float *sums = d.partial_sums + (size_t)first_block * G * padded;
+    float *out = a.out + (size_t)j.token * a.out_stride + (size_t)b.first * a.kv.C;
+    for (int i = threadIdx.x; i < b.n * padded; i += THREADS) {
+        int g = i / padded, c = i % padded;
+        if (c >= a.kv.C) continue;
+        float3 all = merge_warps(shared, g, c);
+        if (j.splits == 1) {
+            out[(size_t)g * a.kv.C + c] = all.z / all.y;
+            continue;
+        }
+        size_t at = (size_t)blockIdx.x * G + g;
+        sums[at * padded + c] = all.z;
+        if (c == 0) stats[at] = make_float2(all.x, all.y);
+    }
+    if (j.splits == 1) return;
+    __syncthreads();
+    if (threadIdx.x == 0) shared.last = arrive_last(d.counters + column, j.splits);
+    __syncthreads();
+    if (!shared.last) return;
+    for (int i = threadIdx.x; i < b.n * padded; i += THREADS) {
+        int g = i / padded, c = i % padded;
+        if (c < a.kv.C)
+            out[(size_t)g * a.kv.C + c] =
+                merge_splits<G, padded>(stats + g, sums + (size_t)g * padded + c, j.splits);
+    }
+}
+
+/* ---- The kernel ---------------------------------------------------------------------------------------------- */
+
+/* As many as the registers allow. */
+template <class E, int G> static constexpr int blocks_per_sm()
+{
+    return sizeof(E) == 2 && G <= 2 ? 2 : 1;
+}
+
+/* E: the cache's element; G: query heads of a block; L: lanes that share a position. Grid: (splits or tokens, kv heads
+ * * groups, rows or 1). What is read between the wait and prepare_heads is constant during a step's kernels, but for
+ * the cache's positions of this step when op.k is NULL. */
+template <class E, int G, int L>
+static __global__ void __launch_bounds__(THREADS, blocks_per_sm<E, G>())
+    attend(const __grid_constant__ attend_args d)
+{
+    using reader = tile_reader<E, L>;
+    constexpr int U = reader::UNROLL;
+    __shared__ block_memory<E, G, L> shared;
+    kernel_begins();
+    const kv_layer &kv = d.op.attention.kv;
+    block_heads b = heads_of_block(d);
+    head_pairs w = item_weights(d, threadIdx.x / 32, b.n);
+    kernel_waits();
+    job j;
+    if (!find_job(j, d)) return;
+    reader cache(d, j, b.kv);
+    pack<E> k[U], v[U];
+    int tile = j.origin, page = cache.page_of(tile), next_page = cache.page_of(tile + reader::TILE);
+    cache.load(k, kv.k_pool, tile, page);
+    cache.load(v, kv.v_pool, tile, page);
+    prepare_heads(shared, d, j, b, w);
+    __syncthreads();
+    running<G> now;
+    float q[G][VECTOR];
+#pragma unroll
+    for (int g = 0; g < G; g++) {
+        now.most[g] = LOWEST;
+        now.total[g] = 0;
+#pragma unroll
+        for (int i = 0; i < VECTOR; i++) {
+            now.sum[g][i] = 0;
+            q[g][i] = g < b.n && cache.c + i < kv.C ? shared.q[g][cache.c + i] : 0;
+        }
+    }
+    while (tile < j.end) {
+        int position = tile + cache.row, after = tile + reader::TILE;
+        if (after > j.fresh)
+#pragma unroll
+            for (int u = 0; u < U; u++)
+                if (position + u * reader::PER_LOAD == j.fresh) {
+                    k[u] = *(const pack<E> *)(shared.fresh_k + cache.c);
+                    v[u] = *(const pack<E> *)(shared.fresh_v + cache.c);
+                }
+        float s[U][G];
+        score<E, G, L, U>(s, q, k, position, reader::PER_LOAD, j.begin, j.end);
+        cache.load(k, kv.k_pool, after, next_page);
+        weigh(now, s);
+        add_values(now, s, v);
+        cache.load(v, kv.v_pool, after, next_page);
+        next_page = cache.page_of(after + reader::TILE);
+        tile = after;
+    }
+    leave_warp(shared, now);
+    __syncthreads();
+    write_out(shared, d, j, b);
+}
+
+/* ---- Launch -------------------------------------------------------------------------------------------------- */
+
+/* Elements that a block keeps per head. */
+static int padded_width(int C)
+{
+    return C <= 64 ? 64 : C <= 128 ? 128 : 256;
+}
+
+template <class E, int G, int L> static void launch_attend(attend_args *d, const cuda_context *cuda)
+{
+    const op_attention_args *a = &d->op.attention;
+    int columns = a->kv.K * d->groups, rows = d->by_token ? 1 : a->R;
+    int blocks = cuda->multiprocessors * blocks_per_sm<E, G>(), splits;
+    if (blocks > MOST_BLOCKS) blocks = MOST_BLOCKS;
+    splits = d->by_token ? 1 : blocks / (columns * rows);
+    d->splits = splits < 1 ? 1 : splits > MOST_SPLITS ? MOST_SPLITS : splits;
+    d->partial_stats = (float2 *)cuda->scratch;
+    d->partial_sums = (float *)(d->partial_stats + MOST_BLOCKS * MOST_HEADS);
+    d->counters = cuda->counters;
+    dim3 grid((unsigned)(d->by_token ? a->T : d->splits), (unsigned)columns, (unsigned)rows);
+    launch(cuda, attend<E, G, L>, grid, THREADS, 0, *d);
+}
+
+/* float32 caches get fewer variants: 1 or 4 heads. */
+template <class E, int L> static void launch_heads(attend_args *d, const cuda_context *cuda)
+{
+    constexpr bool is_small = sizeof(E) == 2;
+    constexpr int widest = is_small && L < 32 ? MOST_HEADS : 4;
+    int ratio = d->op.attention.H / d->op.attention.kv.K;
+    d->groups = (ratio + widest - 1) / widest;
+    d->heads = (ratio + d->groups - 1) / d->groups;
+    if (d->heads == 1)
+        launch_attend<E, 1, L>(d, cuda);
+    else if (d->heads == 2)
+        launch_attend<E, is_small ? 2 : 4, L>(d, cuda);
+    else if (d->heads <= 4)
+        launch_attend<E, 4, L>(d, cuda);
+    else
+        launch_attend<E, widest, L>(d, cuda);
+}
+
+template <class E> static void launch_width(attend_args *d, const cuda_context *cuda)
+{
+    switch (padded_width(d->op.attention.kv.C)) {
+    case 64: launch_heads<E, 8>(d, cuda); break;
+    case 128: launch_heads<E, 16>(d, cuda); break;
+    default: launch_heads<E, 32>(d, cuda); break;
+    }
+}
+
+/* log2(S) when the kernel may read 16 bytes at a time and finds whole tiles in a page; else -1. */
+static int page_shift_of(const kv_layer *kv)
+{
+    int shift = 0;
+    uintptr_t misaligned = ((uintptr_t)kv->k_pool | (uintptr_t)kv->v_pool) % 16;
+    while (shift < 30 && 1 << shift < kv->S) shift++;
+    return 1 << shift == kv->S && kv->S >= SPLIT_STEP && kv->C % VECTOR == 0 && !misaligned ? shift : -1;
+}
+
+static void attend_all(attend_args *d, const cuda_context *cuda)
+{
+    d->page_shift = page_shift_of(&d->op.attention.kv);
+    switch (d->op.attention.kv.format) {
+    case DTYPE_F32: launch_width<float>(d, cuda); break;
+    case DTYPE_F16: launch_width<__half>(d, cuda); break;
+    default: launch_width<__nv_bfloat16>(d, cuda); break;
+    }
+}
+
+void attention_of_single_tokens(const op_rope_attention_args *a, const cuda_context *cuda)
+{
+    attend_args d = {};
+    d.op = *a;
+    attend_all(&d, cuda);
+}
+
+void attention_of_prompts(const op_attention_args *a, const cuda_context *cuda)
+{
+    if (op_attention_prompt_cuda(a, cuda)) return;
+    attend_args d = {};
+    d.op.attention = *a;
+    d.by_token = 1;
+    attend_all(&d, cuda);
+}
+
+/* T <= R: see rope_attention.cu. */
+extern "C" void op_attention_cuda(const op_attention_args *a, const cuda_context *cuda)
+{
+    op_rope_attention_args ready = {};
+    ready.attention = *a;
+    if (a->T > a->R) attention_of_prompts(a, cuda);
+    if (a->R > 1 || a->T == 1) attention_of_single_tokens(&ready, cuda);
+}
+
+extern "C" size_t op_attention_cuda_scratch(int32_t T, int32_t R, int32_t H, int32_t C, int32_t max_context)
+{
+    (void)T, (void)R, (void)H, (void)max_context; /* MOST_BLOCKS bounds it for all of them */
+    return (size_t)MOST_BLOCKS * MOST_HEADS * (sizeof(float2) + (size_t)padded_width(C) * sizeof(float));
 }
