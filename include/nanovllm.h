@@ -276,8 +276,10 @@ typedef struct {
     uint64_t prefix_queries, prefix_hits; /* prompt tokens looked up in, and found in, the prefix cache */
     uint64_t preemptions;
     int64_t kv_bytes_per_token, kv_bytes, workspace_bytes;
-    int32_t threads;
-    const char *device, *isa;
+    int32_t threads, step_tokens;
+    int32_t kernels_per_step; /* GPU: in the step of single tokens that was recorded last; 0: none was */
+    const char *device, *isa; /* isa: on a GPU its name */
+    const char *device_id;    /* names this very GPU; NULL on the CPU */
 } nvllm_stats;
 
 NVLLM_API nvllm_stats nvllm_engine_stats(nvllm_engine *engine);
@@ -289,6 +291,35 @@ typedef struct {
 
 /* Measures the device for about a second. Call it while no request runs. */
 NVLLM_API nvllm_limits nvllm_measure_limits(nvllm_engine *engine);
+
+/* ---- Looking into steps ------------------------------------------------------------------------------------ */
+
+/* From here until nvllm_profile_stop every op of every step is timed, whatever requests run. Such steps are slower than
+ * others: ops run one by one, and on a GPU without overlap. */
+NVLLM_API nvllm_status nvllm_profile_start(nvllm_engine *engine, nvllm_error *err);
+
+/* *json: {"ops": [{op, role, layer}], "steps": [{tokens, rows, logits, kv_tokens, begin_us, launch_us, launched_us,
+ * end_us, times}], "dropped_steps"}. times: one [index in ops, start, us, bytes, flops] per op that ran, on the device;
+ * bytes: what it must at least move of weights and KV cache. begin_us ... end_us: the host's side of the step: begun, before the first op,
+ * after the last was handed over (on the CPU: had run), ended. All times since the start, in microseconds. Steps beyond
+ * some 260,000 ops are counted in dropped_steps and not listed. */
+NVLLM_API nvllm_status nvllm_profile_stop(nvllm_engine *engine, char **json, nvllm_error *err);
+
+typedef struct {
+    const char *device, *against; /* as nvllm_engine_options.device; NULL: "auto", and "reference" */
+    const char *isa;              /* CPU: as in nvllm_engine_options */
+    int32_t threads;
+    int32_t step_tokens; /* prompt tokens in one step; 1: as in decoding; 0: 128 */
+    double bound;        /* largest relative error that passes; 0: by the weights' format, see below */
+} nvllm_check_options;
+
+/* Runs one prompt on two devices and compares, after every layer, the residual stream, and the logits of the last 16
+ * tokens of every step, over all tokens: error = ||a - b|| / ||b||, where b is `against`. *json: {"device", "against",
+ * "dtype", "tokens", "step_tokens", "bound", "passed", "first_bad", "layers": [{layer, error, max_diff, max}], "logits": {error,
+ * max_diff, max}}; an error that is no number is null and does not pass. Default bounds: 1e-4 for f32 weights, 5e-3 for
+ * f16, 2e-2 for bf16, 3e-2 for q8_0: what rounding of inputs and KV cache explains, and what a wrong kernel exceeds. */
+NVLLM_API nvllm_status nvllm_check_layers(const nvllm_model *model, const int32_t *ids, size_t n_ids,
+                                          const nvllm_check_options *options, char **json, nvllm_error *err);
 
 #ifdef __cplusplus
 }

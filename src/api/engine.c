@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "api/engine_options.h"
 #include "api/event_queue.h"
+#include "api/profile.h"
 #include "api/request.h"
 
 #include <errno.h>
@@ -13,6 +14,13 @@
 #include <time.h>
 
 #define DEFAULT_QUEUE 1024
+
+/* What another thread asks of the engine's, between two steps; lives on that thread's stack. */
+typedef struct {
+    void (*run)(nvllm_engine *e, void *context);
+    void *context;
+    bool done;
+} errand;
 
 struct nvllm_engine {
     const nvllm_model *model;
@@ -24,8 +32,8 @@ struct nvllm_engine {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t work, news; /* for the engine's thread; for those who poll or score */
-    bool closing, measuring;
-    nvllm_limits limits;
+    bool closing;
+    errand *errand; /* NULL: none */
     request *inbox, **inbox_end;
     uint64_t *cancels; /* ids to cancel, [n_cancels] */
     size_t n_cancels, cancel_capacity;
@@ -36,6 +44,8 @@ struct nvllm_engine {
 
     request *requests;   /* the engine thread's: live requests that have left the inbox */
     nvllm_error failure; /* of the device; code NVLLM_OK: it works */
+    profile *profile;    /* the engine thread's; NULL: none is taken */
+    int32_t kernels;     /* of the op list recorded last */
     buffer text;         /* the engine thread's: text of the event being made */
 };
 
@@ -194,13 +204,15 @@ static void take_inbox(nvllm_engine *e)
     e->n_cancels = 0;
 }
 
-static void measure(nvllm_engine *e)
+/* With the lock held, which is free while the errand runs. */
+static void run_errand(nvllm_engine *e)
 {
+    errand *a = e->errand;
     pthread_mutex_unlock(&e->lock);
-    backend_limits limits = backend_measure(e->backend);
+    a->run(e, a->context);
     pthread_mutex_lock(&e->lock);
-    e->limits = (nvllm_limits){limits.read_bytes_per_s * 1e-9, limits.bf16_flops * 1e-9};
-    e->measuring = false;
+    a->done = true;
+    e->errand = NULL;
     pthread_cond_broadcast(&e->news);
 }
 
@@ -218,9 +230,12 @@ static void step(nvllm_engine *e)
     double before = now();
     pthread_mutex_unlock(&e->lock);
     nvllm_error failure = {0};
+    if (e->profile) profile_begin(e->profile, engine_held_tokens(e->engine));
     int32_t n = engine_step(e->engine, &events, &failure);
+    if (e->profile) profile_end(e->profile);
     double after = now();
     pthread_mutex_lock(&e->lock);
+    e->kernels = e->backend->recorded_kernels;
     if (n < 0) e->failure = failure;
     for (int32_t i = 0; i < n; i++)
         handle_event(e, &events[i], events[i].kind == ENGINE_STARTED ? before : after);
@@ -234,8 +249,8 @@ static void *engine_thread(void *arg)
     pthread_mutex_lock(&e->lock);
     while (!e->closing) {
         take_inbox(e);
-        if (e->measuring)
-            measure(e);
+        if (e->errand)
+            run_errand(e);
         else if (e->failure.code && e->requests)
             fail_all(e);
         else if (!e->failure.code && !engine_idle(e->engine))
@@ -277,6 +292,7 @@ static void free_parts(nvllm_engine *e)
         next = r->next;
         request_free(r);
     }
+    profile_close(e->profile);
     engine_close(e->engine);
     backend_close(e->backend);
     event_queue_free(&e->events);
@@ -438,6 +454,7 @@ nvllm_stats nvllm_engine_stats(nvllm_engine *e)
     const runner *r = engine_runner(e->engine);
     pthread_mutex_lock(&e->lock);
     engine_counts c = e->counts;
+    int32_t kernels = e->kernels;
     pthread_mutex_unlock(&e->lock);
     return (nvllm_stats){.running = c.running,
                          .waiting = c.waiting,
@@ -452,18 +469,81 @@ nvllm_stats nvllm_engine_stats(nvllm_engine *e)
                          .kv_bytes_per_token = (int64_t)model_kv_bytes_per_token(m, e->options.kv_type),
                          .kv_bytes = (int64_t)runner_kv_bytes(r),
                          .workspace_bytes = (int64_t)runner_workspace_bytes(r),
+                         .step_tokens = e->options.step_tokens,
+                         .kernels_per_step = kernels,
                          .threads = e->backend->threads,
+                         .device_id = e->backend->id,
                          .device = e->backend->type->name,
                          .isa = e->backend->isa};
 }
 
+/* ---- Errands -------------------------------------------------------------------------------------------------- */
+
+/* Returns when the engine's thread has run it. */
+static void send_errand(nvllm_engine *e, void (*run)(nvllm_engine *e, void *context), void *context)
+{
+    errand mine = {run, context, false};
+    pthread_mutex_lock(&e->lock);
+    while (e->errand) pthread_cond_wait(&e->news, &e->lock);
+    e->errand = &mine;
+    pthread_cond_signal(&e->work);
+    while (!mine.done) pthread_cond_wait(&e->news, &e->lock);
+    pthread_mutex_unlock(&e->lock);
+}
+
+static void measure(nvllm_engine *e, void *limits)
+{
+    backend_limits found = backend_measure(e->backend);
+    *(nvllm_limits *)limits = (nvllm_limits){found.read_bytes_per_s * 1e-9, found.bf16_flops * 1e-9};
+}
+
 nvllm_limits nvllm_measure_limits(nvllm_engine *e)
 {
-    pthread_mutex_lock(&e->lock);
-    e->measuring = true;
-    pthread_cond_signal(&e->work);
-    while (e->measuring) pthread_cond_wait(&e->news, &e->lock);
-    nvllm_limits limits = e->limits;
-    pthread_mutex_unlock(&e->lock);
+    nvllm_limits limits;
+    send_errand(e, measure, &limits);
     return limits;
+}
+
+typedef struct {
+    char *json;
+    nvllm_status status;
+    nvllm_error *err;
+} profile_errand;
+
+static void start_profile(nvllm_engine *e, void *context)
+{
+    profile_errand *a = context;
+    if (e->profile)
+        a->status = error_set(a->err, NVLLM_ERR_USAGE, "a profile is being taken already");
+    else
+        a->status = profile_open(&e->profile, engine_runner(e->engine), e->backend, a->err);
+}
+
+static void stop_profile(nvllm_engine *e, void *context)
+{
+    profile_errand *a = context;
+    if (!e->profile) {
+        a->status = error_set(a->err, NVLLM_ERR_USAGE, "no profile is being taken");
+        return;
+    }
+    profile_read(e->profile);
+    a->json = profile_json(e->profile, engine_runner(e->engine), e->model->model, e->options.kv_type);
+    if (!a->json) a->status = error_memory(a->err, 0, "the profile's document");
+    profile_close(e->profile);
+    e->profile = NULL;
+}
+
+nvllm_status nvllm_profile_start(nvllm_engine *e, nvllm_error *err)
+{
+    profile_errand a = {.err = err};
+    send_errand(e, start_profile, &a);
+    return a.status;
+}
+
+nvllm_status nvllm_profile_stop(nvllm_engine *e, char **json, nvllm_error *err)
+{
+    profile_errand a = {.err = err};
+    send_errand(e, stop_profile, &a);
+    if (!a.status) *json = a.json;
+    return a.status;
 }

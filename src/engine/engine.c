@@ -170,6 +170,13 @@ engine_counts engine_count(const engine *e)
     return c;
 }
 
+int64_t engine_held_tokens(const engine *e)
+{
+    int64_t sum = 0;
+    for (int32_t i = 0; i < e->n_running; i++) sum += e->running[i]->n_computed;
+    return sum;
+}
+
 runner *engine_runner(engine *e)
 {
     return e->runner;

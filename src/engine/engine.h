@@ -69,7 +69,8 @@ bool engine_idle(const engine *e);
 int32_t engine_step(engine *e, const engine_event **events, nvllm_error *err);
 
 engine_counts engine_count(const engine *e);
-runner *engine_runner(engine *e); /* for hooks and memory figures */
+runner *engine_runner(engine *e);            /* for hooks and memory figures */
+int64_t engine_held_tokens(const engine *e); /* in the cache, of the running sequences */
 
 /* Could a sequence of this many tokens ever run? The sentence says why not. */
 nvllm_status engine_check_length(const engine *e, int64_t n_prompt, int64_t max_tokens, nvllm_error *err);
