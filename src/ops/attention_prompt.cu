@@ -107,9 +107,10 @@ typedef struct {
 } query_tile;
 
 typedef struct {
-    int per_tile; /* tokens */
-    int heads;    /* query heads of a block */
-    int parts;    /* blocks that share the group of a kv head: 1 up to 64 query heads */
+    int per_tile;   /* tokens */
+    int heads;      /* query heads of a block */
+    int parts;      /* blocks that share the group of a kv head: 1 up to 64 query heads */
+    int page_shift; /* log2 of the tiles of positions in a page; -1: that is no power of two */
 } tiling;
 
 /* Tile number `tile` of the step: false when there are fewer. The last tiles of up to 32 sequences come first, then
@@ -194,30 +195,43 @@ static __device__ __forceinline__ void load_queries(char *shared, const op_atten
     }
 }
 
-/* Starts the copies of positions [j0, j0 + N) of K and V. Those that no token sees are zero and not read. `page` is
- * that of the whole tile, or -1: look it up for every position. */
+/* Starts the copies of N positions of K and V, which lie in one page. Those that no token sees are zero and not read. */
 template <class E, int CP, int N>
-static __device__ __forceinline__ void load_tile(unsigned k_shared, unsigned v_shared,
-                                                 const op_attention_args &a, const query_tile &t, int j0,
-                                                 int page)
+static __device__ __forceinline__ void load_in_page(unsigned k_shared, unsigned v_shared,
+                                                    const op_attention_args &a, const query_tile &t, int tile,
+                                                    int page, int page_shift)
 {
     enum { CHUNKS = CP / 8, ROWS = THREADS / CHUNKS }; /* ROWS at a time */
-    int chunk = threadIdx.x % CHUNKS, row0 = threadIdx.x / CHUNKS, S = a.kv.S, C = a.kv.C;
-    const E *k_pool = (const E *)a.kv.k_pool, *v_pool = (const E *)a.kv.v_pool;
-    bool channel = chunk * 8 < C;
-    size_t tile = page >= 0 ? (((size_t)page * a.kv.K + t.kv_head) * S + j0 % S) * C : 0;
+    int chunk = threadIdx.x % CHUNKS, row = threadIdx.x / CHUNKS, C = a.kv.C, bytes = chunk * 8 < C ? 16 : 0;
+    int slot = (tile & ((1 << page_shift) - 1)) * N + row;
+    size_t at = ((size_t)(page * a.kv.K + t.kv_head) * a.kv.S + slot) * C + chunk * 8;
+    const E *k = (const E *)a.kv.k_pool + at, *v = (const E *)a.kv.v_pool + at;
+    unsigned seen = t.high - t.low, first = tile * N + row - t.low;
 #pragma unroll
     for (int i = 0; i < N / ROWS; i++) {
-        int row = row0 + i * ROWS, j = j0 + row;
-        bool there = channel && j >= t.low && j < t.high;
-        size_t at = 0;
-        if (page >= 0)
-            at = tile + (unsigned)(there ? row * C + chunk * 8 : 0);
-        else if (there)
-            at = (((size_t)t.pages[j / S] * a.kv.K + t.kv_head) * S + j % S) * C + chunk * 8;
+        unsigned to = swizzled<CP>(row + i * ROWS, chunk);
+        int size = first + i * ROWS < seen ? bytes : 0; /* unsigned: below low is far beyond */
+        copy_async(k_shared + to, k, size);
+        copy_async(v_shared + to, v, size);
+        k += ROWS * C;
+        v += ROWS * C;
+    }
+}
+
+/* The same for pages of any size: each position is looked up. */
+template <class E, int CP, int N>
+static __device__ __forceinline__ void load_anywhere(unsigned k_shared, unsigned v_shared,
+                                                     const op_attention_args &a, const query_tile &t, int j0)
+{
+    enum { CHUNKS = CP / 8, ROWS = THREADS / CHUNKS };
+    int chunk = threadIdx.x % CHUNKS, S = a.kv.S, C = a.kv.C;
+    for (int row = threadIdx.x / CHUNKS; row < N; row += ROWS) {
+        int j = j0 + row;
+        bool there = chunk * 8 < C && j >= t.low && j < t.high;
+        size_t at = there ? (((size_t)t.pages[j / S] * a.kv.K + t.kv_head) * S + j % S) * C + chunk * 8 : 0;
         unsigned to = swizzled<CP>(row, chunk);
-        copy_async(k_shared + to, k_pool + at, there ? 16 : 0);
-        copy_async(v_shared + to, v_pool + at, there ? 16 : 0);
+        copy_async(k_shared + to, (const E *)a.kv.k_pool + at, there ? 16 : 0);
+        copy_async(v_shared + to, (const E *)a.kv.v_pool + at, there ? 16 : 0);
     }
 }
 
@@ -360,14 +374,16 @@ template <int CP> struct positions_of_tile {
     enum { value = CP > 128 ? 32 : 64 };
 };
 
-/* Shared memory: q [M, CP], then K and V [N, CP] of the first buffer, K and V of the second, pos [M]. */
+/* Shared memory: q [M, CP], then K and V [N, CP] of the first buffer, K and V of the second, pos [M]; the tile, for the
+ * end: its fields would cost registers in between. */
 template <int CP, int M> struct shared_layout {
     enum {
         N = positions_of_tile<CP>::value,
         Q = M * CP * 2,
         KV = N * CP * 2,
         POS = Q + 4 * KV,
-        BYTES = POS + M * 4
+        TILE = POS + M * 4,
+        BYTES = TILE + sizeof(query_tile)
     };
 };
 
@@ -384,13 +400,19 @@ static __global__ void __launch_bounds__(THREADS, 2) attend_prompt(op_attention_
     if (!open_tile(&t, a, by)) return; /* the whole block */
 
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int tile = t.low / N, last = (t.high - 1) / N;
-    bool whole = a.kv.S % N == 0; /* tiles lie within a page */
+    int tile = t.low / N, last = (t.high - 1) / N, next_page = 0;
+    bool in_page = by.page_shift >= 0; /* every tile is */
     unsigned base = (unsigned)__cvta_generic_to_shared(shared), buffer = base + layout::Q;
-    load_tile<E, CP, N>(buffer, buffer + layout::KV, a, t, tile * N, whole ? t.pages[tile * N / a.kv.S] : -1);
-    int next_page = whole ? t.pages[min(tile + 1, last) * N / a.kv.S] : -1;
+    if (in_page) {
+        int page = t.pages[tile >> by.page_shift];
+        load_in_page<E, CP, N>(buffer, buffer + layout::KV, a, t, tile, page, by.page_shift);
+        next_page = t.pages[min(tile + 1, last) >> by.page_shift];
+    } else {
+        load_anywhere<E, CP, N>(buffer, buffer + layout::KV, a, t, tile * N);
+    }
     int *pos = (int *)(shared + layout::POS);
     if (threadIdx.x < M) pos[threadIdx.x] = t.pos + threadIdx.x / t.heads;
+    if (threadIdx.x == 0) *(query_tile *)(shared + layout::TILE) = t;
     load_queries<E, CP, M>(shared, a, t);
 
     /* what this warp's rows see, all of them and any of them */
@@ -412,9 +434,11 @@ static __global__ void __launch_bounds__(THREADS, 2) attend_prompt(op_attention_
         copies_arrive();
         __syncthreads(); /* this tile is there for all, and nobody reads the other buffer any more */
         unsigned other = 2 * (base + layout::Q + layout::KV) - buffer; /* the buffers are 2 * KV apart */
-        if (tile < last) {
-            load_tile<E, CP, N>(other, other + layout::KV, a, t, j0 + N, next_page);
-            if (whole) next_page = t.pages[min(tile + 2, last) * N / a.kv.S];
+        if (tile < last && in_page) {
+            load_in_page<E, CP, N>(other, other + layout::KV, a, t, tile + 1, next_page, by.page_shift);
+            next_page = t.pages[min(tile + 2, last) >> by.page_shift];
+        } else if (tile < last) {
+            load_anywhere<E, CP, N>(other, other + layout::KV, a, t, j0 + N);
         }
         if (j0 <= last_pos && j0 + N > low) {
             float s[MT][NT][4];
@@ -426,15 +450,18 @@ static __global__ void __launch_bounds__(THREADS, 2) attend_prompt(op_attention_
         }
         buffer = other;
     }
-    store(a, t, o, sum);
+    store(a, *(const query_tile *)(shared + layout::TILE), o, sum);
 }
 
 /* ---- Launch -------------------------------------------------------------------------------------------------- */
 
-static tiling tiling_of(const op_attention_args *a, int M)
+static tiling tiling_of(const op_attention_args *a, int M, int N)
 {
-    int ratio = a->H / a->kv.K;
+    int ratio = a->H / a->kv.K, S = a->kv.S;
     tiling by;
+    by.page_shift = S % N == 0 ? 0 : -1;
+    for (int tiles = S / N; by.page_shift >= 0 && tiles > 1; tiles /= 2)
+        by.page_shift = tiles % 2 == 0 ? by.page_shift + 1 : -1;
     by.parts = (ratio + 63) / 64;
     by.heads = (ratio + by.parts - 1) / by.parts;
     by.per_tile = M / by.heads;
@@ -446,7 +473,7 @@ template <class E, int CP, int MT>
 static void launch_tiles(const op_attention_args *a, const cuda_context *cuda)
 {
     enum { M = WARPS * 16 * MT, SHARED = shared_layout<CP, M>::BYTES };
-    tiling by = tiling_of(a, M);
+    tiling by = tiling_of(a, M, positions_of_tile<CP>::value);
     int rows = a->R < a->T / 2 ? a->R : a->T / 2, tiles = a->T / by.per_tile + rows;
     cudaFuncSetAttribute(attend_prompt<E, CP, MT>, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED);
     launch(cuda, attend_prompt<E, CP, MT>, (unsigned)(tiles * a->kv.K * by.parts), THREADS, SHARED, *a, by);
@@ -454,7 +481,7 @@ static void launch_tiles(const op_attention_args *a, const cuda_context *cuda)
 
 template <class E> static void launch_format(const op_attention_args *a, const cuda_context *cuda)
 {
-    tiling by = tiling_of(a, 128);
+    tiling by = tiling_of(a, 128, 64);
     int blocks = a->T / by.per_tile * a->kv.K * by.parts;
     bool many = blocks >= cuda->multiprocessors + cuda->multiprocessors / 2;
     if (a->kv.C > 128)
