@@ -61,7 +61,7 @@ static void normalized(float *out, const parts *p, bool by_row)
 {
     float picked[T * D];
     memcpy(picked, p->in, sizeof picked);
-    if (by_row) op_gather_ref(&(op_gather_args){.out = picked, .in = p->in, .row = p->row, .T = T, .D = D});
+    if (by_row) op_gather_ref(&(op_gather_args){.out = picked, .in = p->in, .row = p->row, .N = T, .D = D});
     op_rmsnorm_ref(&(op_rmsnorm_args){.out = out,
                                       .out_stride = D,
                                       .in = picked,
