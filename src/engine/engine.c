@@ -15,17 +15,29 @@ static int32_t logits_for(const model *m, const engine_options *o)
     return (int32_t)(fit > o->max_sequences ? fit : o->max_sequences);
 }
 
+static runner_options runner_options_of(const model *m, const engine_options *o)
+{
+    return (runner_options){.max_tokens = o->step_tokens,
+                         .max_rows = o->max_sequences,
+                         .max_logits = logits_for(m, o),
+                         .max_context = o->context,
+                         .pages = pages_for(o->kv_tokens),
+                         .page_slots = PAGE_SLOTS,
+                         .kv_type = o->kv_type,
+                         .no_fusion = o->no_fusion};
+}
+
+memory_plan engine_plan(const model *m, backend *b, const engine_options *options)
+{
+    runner_options ro = runner_options_of(m, options);
+    return memory_plan_of(m, b, &ro);
+}
+
 static nvllm_status open_parts(engine *e, backend *b, nvllm_error *err)
 {
     const engine_options *o = &e->options;
     size_t R = (size_t)o->max_sequences;
-    runner_options ro = {.max_tokens = o->step_tokens,
-                         .max_rows = o->max_sequences,
-                         .max_logits = e->budget.max_logits,
-                         .max_context = o->context,
-                         .pages = pages_for(o->kv_tokens),
-                         .page_slots = PAGE_SLOTS,
-                         .kv_type = o->kv_type};
+    runner_options ro = runner_options_of(e->model, o);
     nvllm_status st = runner_open(&e->runner, e->model, b, &ro, err);
     if (!st) st = kv_pages_open(&e->pages, ro.pages, PAGE_SLOTS, err);
     if (!st)
@@ -33,13 +45,10 @@ static nvllm_status open_parts(engine *e, backend *b, nvllm_error *err)
                              pages_for(o->context), PAGE_SLOTS, err);
     if (st) return st;
     e->running = calloc(R, sizeof *e->running);
-    e->rows = calloc(R, sizeof *e->rows);
     e->events = calloc(ENGINE_EVENTS * R, sizeof *e->events);
-    e->top = calloc(R * ENGINE_MAX_TOP_LOGPROBS, sizeof *e->top);
-    e->raw_logits = calloc((size_t)e->model->config.V, sizeof *e->raw_logits);
-    e->sample_scratch = malloc(sample_scratch(e->model->config.V));
-    if (!e->running || !e->rows || !e->events || !e->top || !e->raw_logits || !e->sample_scratch)
-        return error_memory(err, sample_scratch(e->model->config.V), "the engine's tables");
+    for (int i = 0; i < 2; i++) e->flights[i].rows = calloc(R, sizeof(step_row));
+    if (!e->running || !e->events || !e->flights[0].rows || !e->flights[1].rows)
+        return error_memory(err, R * (sizeof *e->running + 2 * sizeof(step_row)), "the engine's tables");
     return NVLLM_OK;
 }
 
@@ -72,11 +81,9 @@ void engine_close(engine *e)
         sequence_free(s);
     }
     free(e->running);
-    free(e->rows);
+    free(e->flights[0].rows);
+    free(e->flights[1].rows);
     free(e->events);
-    free(e->top);
-    free(e->raw_logits);
-    free(e->sample_scratch);
     step_batch_close(&e->batch);
     kv_pages_close(&e->pages);
     runner_close(e->runner);
@@ -131,32 +138,89 @@ bool engine_idle(const engine *e)
 /* ---- The step ------------------------------------------------------------------------------------------------ */
 
 /* Plans again without the last of the running sequences until the pages suffice. One sequence alone always fits: what
- * never could was refused when it was added. */
-static int32_t plan(engine *e)
+ * never could was refused when it was added. While a step is in flight nobody is preempted: 0 rows. */
+static int32_t plan(engine *e, flight *f)
 {
     for (;;) {
-        int32_t n_rows = scheduler_plan(e->rows, e->running, e->n_running, &e->budget);
-        if (n_rows == 0 || residency_reserve(e, n_rows)) return n_rows;
+        f->n_rows = scheduler_plan(f->rows, e->running, e->n_running, &e->budget);
+        if (f->n_rows == 0 || residency_reserve(e, f->rows, f->n_rows)) return f->n_rows;
+        if (e->n_flights > 0) return 0;
         residency_preempt(e);
     }
 }
 
-int32_t engine_step(engine *e, const engine_event **events, nvllm_error *err)
+/* Plans and starts a step behind those in flight, if there is anything to do. */
+static nvllm_status start_step(engine *e, nvllm_error *err)
 {
-    float *logits;
-    e->n_events = 0;
-    *events = e->events;
-    residency_drop_cancelled(e);
-    residency_admit(e);
-    int32_t n_rows = plan(e);
-    if (n_rows == 0) return e->n_events;
-    const batch *step = step_batch_build(&e->batch, e->rows, n_rows);
-    if (runner_step(e->runner, step, &logits, err)) return -1;
-    finish_rows(e, n_rows, logits);
-    residency_list_pages(e, n_rows);
+    flight *f = &e->flights[e->n_flights];
+    if (plan(e, f) == 0) return NVLLM_OK;
+    const batch *step = step_batch_build(&e->batch, f->rows, f->n_rows, err);
+    nvllm_status st = step ? runner_launch(e->runner, step, err) : NVLLM_ERR_MEMORY;
+    if (st) return st;
+    if (++e->steps_started == 0) e->steps_started = 1;
+    f->number = e->steps_started;
+    f->scores = false;
+    for (int32_t r = 0; r < f->n_rows; r++) {
+        sequence *s = f->rows[r].sequence;
+        s->n_computed += f->rows[r].count;
+        s->draw = f->rows[r].draw;
+        s->draw_step = s->draw >= 0 ? f->number : 0;
+        f->scores = f->scores || (s->request.score && !s->scored);
+    }
+    e->n_flights++;
+    return NVLLM_OK;
+}
+
+/* May the next step be started before the tokens of the one in flight are known? Not when somebody waits for its end, and
+ * not when the host needs its logits or tokens first. */
+static bool may_run_ahead(const engine *e)
+{
+    const flight *f = &e->flights[0];
+    if (e->n_flights != 1 || !runner_is_async(e->runner) || e->cancel_pending || f->scores) return false;
+    for (int32_t r = 0; r < f->n_rows; r++)
+        if (f->rows[r].sequence && f->rows[r].sequence->counts) return false; /* penalties count all tokens */
+    return true;
+}
+
+/* The oldest step in flight: waits for it, and turns its draws into events. */
+static nvllm_status collect(engine *e, nvllm_error *err)
+{
+    flight f = e->flights[0];
+    const draw_result *draws;
+    float *logits = NULL;
+    nvllm_status st = runner_draws(e->runner, &draws, err);
+    if (!st && f.scores) st = runner_logits(e->runner, &logits, err);
+    if (st) return st;
+    e->flights[0] = e->flights[1];
+    e->flights[1] = f;
+    e->n_flights--;
+    finish_rows(e, &f, draws, logits);
+    residency_list_pages(e, f.rows, f.n_rows);
+    for (int32_t r = 0; e->n_flights > 0 && r < e->flights[0].n_rows; r++) {
+        step_row *row = &e->flights[0].rows[r];
+        if (row->sequence && row->sequence->ended) row->sequence = NULL;
+    }
     residency_drop_ended(e);
     e->counts.steps++;
-    return e->n_events;
+    return NVLLM_OK;
+}
+
+int32_t engine_step(engine *e, const engine_event **events, nvllm_error *err)
+{
+    nvllm_status st = NVLLM_OK;
+    e->n_events = 0;
+    *events = e->events;
+    if (e->n_flights == 0) {
+        residency_drop_cancelled(e);
+        residency_admit(e);
+        st = start_step(e, err);
+    }
+    if (!st && may_run_ahead(e)) {
+        residency_admit(e);
+        st = start_step(e, err);
+    }
+    if (!st && e->n_flights > 0) st = collect(e, err);
+    return st ? -1 : e->n_events;
 }
 
 engine_counts engine_count(const engine *e)

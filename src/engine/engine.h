@@ -4,15 +4,18 @@
  * into tokens; scheduler.c plans rows; step_batch.c builds the arrays.
  *
  * engine_step reads: drop the cancelled, admit the waiting, plan the rows (preempting when pages run out), build the
- * batch, run the model, draw the tokens, list the full pages. One thread owns an engine; it knows token ids and pages, never text, never a device. A step allocates
+ * batch, start the step, collect the drawn tokens, list the full pages. On a device of its own the next step is started
+ * before the tokens of this one are collected: it takes them on the device. A sequence that this step ends has then
+ * computed a token for nothing. One thread owns an engine; it knows token ids and pages, never text, never a device. A step allocates
  * nothing and never waits for anybody. */
 #ifndef NVLLM_ENGINE_ENGINE_H
 #define NVLLM_ENGINE_ENGINE_H
 
 #include "engine/sequence.h"
+#include "model/memory_plan.h"
 #include "model/runner.h"
 
-#define ENGINE_MAX_TOP_LOGPROBS 20
+#define ENGINE_MAX_TOP_LOGPROBS DRAW_MAX_TOP
 
 typedef struct {
     int32_t context;       /* tokens per sequence */
@@ -21,7 +24,7 @@ typedef struct {
     int32_t row_tokens;    /* most tokens of one row in one step; 0: no limit but the budget */
     int64_t kv_tokens;     /* tokens that the cache holds in all */
     dtype kv_type;
-    bool no_prefix_cache;
+    bool no_prefix_cache, no_fusion;
 } engine_options;
 
 typedef enum {
@@ -59,6 +62,9 @@ typedef struct engine engine;
 nvllm_status engine_open(engine **out, const model *m, backend *b, const engine_options *options,
                          nvllm_error *err);
 void engine_close(engine *e);
+
+/* The memory that engine_open will take of the backend's. */
+memory_plan engine_plan(const model *m, backend *b, const engine_options *options);
 
 /* Queues a request under the caller's id. NVLLM_ERR_LIMIT when it can never fit. */
 nvllm_status engine_add(engine *e, const sequence_request *request, uint64_t id, nvllm_error *err);

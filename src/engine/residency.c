@@ -148,14 +148,14 @@ static int32_t missing_pages(const step_row *row)
     return missing > 0 ? missing : 0;
 }
 
-bool residency_reserve(engine *e, int32_t n_rows)
+bool residency_reserve(engine *e, const step_row *rows, int32_t n_rows)
 {
     int32_t missing = 0;
-    for (int32_t r = 0; r < n_rows; r++) missing += missing_pages(&e->rows[r]);
+    for (int32_t r = 0; r < n_rows; r++) missing += missing_pages(&rows[r]);
     if (missing > kv_pages_available(&e->pages)) return false;
     for (int32_t r = 0; r < n_rows; r++) {
-        sequence *s = e->rows[r].sequence;
-        int32_t count = missing_pages(&e->rows[r]);
+        sequence *s = rows[r].sequence;
+        int32_t count = missing_pages(&rows[r]);
         kv_pages_take(&e->pages, s->pages + s->n_pages, count);
         s->n_pages += count;
     }
@@ -176,7 +176,8 @@ void residency_preempt(engine *e)
 static void list_pages_of(engine *e, sequence *s)
 {
     prefix_index *x = &e->pages.index;
-    while ((s->n_listed + 1) * PAGE_SLOTS <= s->n_computed) {
+    int32_t known = s->n_computed < s->n_tokens ? s->n_computed : s->n_tokens;
+    while ((s->n_listed + 1) * PAGE_SLOTS <= known) {
         const int32_t *tokens = s->tokens + s->n_listed * PAGE_SLOTS;
         if (!prefix_index_is(x, s->listed_parent, s->listed_generation))
             return; /* the chain is broken for good */
@@ -191,7 +192,8 @@ static void list_pages_of(engine *e, sequence *s)
     }
 }
 
-void residency_list_pages(engine *e, int32_t n_rows)
+void residency_list_pages(engine *e, const step_row *rows, int32_t n_rows)
 {
-    for (int32_t r = 0; r < n_rows && !e->options.no_prefix_cache; r++) list_pages_of(e, e->rows[r].sequence);
+    for (int32_t r = 0; r < n_rows && !e->options.no_prefix_cache; r++)
+        if (rows[r].sequence) list_pages_of(e, rows[r].sequence);
 }

@@ -85,6 +85,13 @@ void sequence_push(sequence *s, int32_t token)
     if (s->counts) count_of(s, token)->in_output++;
 }
 
+int32_t sequence_pending(const sequence *s)
+{
+    int32_t known = s->n_tokens - s->n_computed;
+    if (known > 0 || s->draw_step == 0) return known;
+    return sequence_generated(s) + 1 < s->request.max_tokens ? 1 : 0; /* else the draw in flight is its last */
+}
+
 bool sequence_is_stop(const sequence *s, int32_t token)
 {
     for (int32_t i = 0; i < s->request.n_stop_ids; i++)

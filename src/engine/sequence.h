@@ -35,7 +35,7 @@ struct sequence {
     arena memory;
     sequence_request request;
     int32_t *tokens;              /* [n_prompt + max_tokens] */
-    int32_t n_tokens, n_computed; /* known; in the KV cache */
+    int32_t n_tokens, n_computed; /* known; in the KV cache, those of steps in flight included */
     int32_t *pages, n_pages;      /* [pages of prompt + max_tokens] */
     int32_t n_listed;             /* leading full pages that the prefix index knows, or knows an equal of */
     int32_t listed_parent;        /* the last of them, as the index has it */
@@ -46,6 +46,8 @@ struct sequence {
     int32_t n_counts;
     int32_t *count_index; /* open addressing over counts, -1: empty; capacity is a power of two */
     uint32_t count_mask;
+    int32_t draw;       /* with draw_step == the number of a step in flight: its draw that gives the next token */
+    uint32_t draw_step; /* 0: none is in flight */
     bool cancelled; /* asked to end; answered by the next step */
     bool ended;     /* has had its last event */
 };
@@ -60,6 +62,9 @@ static inline int32_t sequence_generated(const sequence *s)
 {
     return s->n_tokens - s->request.n_prompt;
 }
+
+/* Tokens that it may be asked to compute now: known ones, or the one that a draw in flight will give. */
+int32_t sequence_pending(const sequence *s);
 
 bool sequence_is_stop(const sequence *s, int32_t token);
 

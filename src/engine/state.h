@@ -10,6 +10,14 @@
 
 #define PAGE_SLOTS 64 /* S: 16 KB per head in bf16 at C = 128 */
 
+/* A step that has been started. Rows whose sequence ended meanwhile have none. */
+typedef struct {
+    step_row *rows; /* [max_sequences] */
+    int32_t n_rows;
+    uint32_t number; /* of the step; never 0 */
+    bool scores;     /* some row's logits are wanted on the host */
+} flight;
+
 struct engine {
     const model *model;
     runner *runner;
@@ -21,12 +29,11 @@ struct engine {
     int32_t n_waiting, n_running;
     bool cancel_pending;
     sequence **running;   /* [max_sequences], by priority, then by admission */
-    step_row *rows;       /* [max_sequences] */
+    flight flights[2]; /* the steps in flight, the older first */
+    int32_t n_flights;
+    uint32_t steps_started;
     engine_event *events; /* [ENGINE_EVENTS * max_sequences] */
     int32_t n_events;
-    sample_logprob *top; /* [max_sequences, ENGINE_MAX_TOP_LOGPROBS] */
-    float *raw_logits;   /* [V] of the row being sampled */
-    void *sample_scratch;
     engine_counts counts;
 };
 
@@ -50,11 +57,13 @@ void residency_enqueue(engine *e, sequence *s);       /* into the waiting queue 
 void residency_drop_cancelled(engine *e);             /* running and waiting */
 void residency_drop_ended(engine *e);                 /* running ones that have had their last event */
 void residency_admit(engine *e);                      /* waiting ones, while slots and pages last */
-bool residency_reserve(engine *e, int32_t n_rows);    /* pages for the planned rows; false: not enough */
-void residency_preempt(engine *e);                    /* the last of the running ones goes back to waiting */
-void residency_list_pages(engine *e, int32_t n_rows); /* full pages of the rows into the prefix index */
+/* Pages for the planned rows; false: not enough. */
+bool residency_reserve(engine *e, const step_row *rows, int32_t n_rows);
+void residency_preempt(engine *e); /* the last of the running ones goes back to waiting */
+void residency_list_pages(engine *e, const step_row *rows, int32_t n_rows); /* full ones, into the prefix index */
 
 /* finish.c */
-void finish_rows(engine *e, int32_t n_rows, float *logits);
+/* logits: NULL unless the step scores. */
+void finish_rows(engine *e, const flight *f, const draw_result *draws, const float *logits);
 
 #endif

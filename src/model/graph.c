@@ -27,7 +27,8 @@ static void push_norm(graph *g, int32_t layer, graph_view out, graph_view in, in
                        .groups = groups,
                        .n_parts = 1,
                        .w = {w, W_NONE, W_NONE},
-                       .bias = {W_NONE, W_NONE, W_NONE}});
+                       .bias = {W_NONE, W_NONE, W_NONE},
+                       .norm = {W_NONE, W_NONE}});
 }
 
 static graph_op linear(int32_t layer, graph_view out, graph_view in)
@@ -38,7 +39,8 @@ static graph_op linear(int32_t layer, graph_view out, graph_view in)
                       .in = in,
                       .groups = 1,
                       .w = {W_NONE, W_NONE, W_NONE},
-                      .bias = {W_NONE, W_NONE, W_NONE}};
+                      .bias = {W_NONE, W_NONE, W_NONE},
+                      .norm = {W_NONE, W_NONE}};
 }
 
 static void add_part(graph_op *op, weight_role w, weight_role bias)
@@ -103,6 +105,7 @@ static void push_head(graph *g)
     graph_op head = linear(-1, whole(g, BUF_LOGITS), whole(g, BUF_LAST));
     add_part(&head, W_LM_HEAD, W_NONE);
     push(g, head);
+    push_plain(g, OP_DRAW, -1, columns(BUF_NONE, 0, 0), whole(g, BUF_LOGITS), 1);
     for (int32_t i = first; i < g->count; i++) g->ops[i].per_logit = true;
 }
 
@@ -118,7 +121,7 @@ static void set_widths(graph *g, const model_config *c)
 
 nvllm_status graph_build(graph *out, const model_config *c, nvllm_error *err)
 {
-    const int32_t per_layer = 12, around = 5;
+    const int32_t per_layer = 12, around = 6;
     graph g = {.capacity = c->L * per_layer + around};
     g.ops = calloc((size_t)g.capacity, sizeof *g.ops);
     if (!g.ops) return error_memory(err, (size_t)g.capacity * sizeof *g.ops, "the op list");
@@ -152,13 +155,17 @@ size_t graph_op_weight_bytes(const graph_op *op, const weights *w)
         bytes += (size_t)rows * dtype_row_bytes(m->format, m->cols);
         if (b) bytes += (size_t)b->rows * sizeof(float);
     }
+    for (int i = 0; i < 2; i++) {
+        const weight *norm = weights_get(w, op->norm[i], op->layer);
+        if (norm) bytes += (size_t)norm->rows * dtype_row_bytes(norm->format, norm->cols);
+    }
     return bytes;
 }
 
 int64_t graph_op_flops(const graph_op *op, const weights *w)
 {
     int64_t flops = 0;
-    for (int32_t p = 0; op->kind == OP_LINEAR && p < op->n_parts; p++) {
+    for (int32_t p = 0; (op->kind == OP_LINEAR || op->kind == OP_NORM_LINEAR) && p < op->n_parts; p++) {
         const weight *m = weights_get(w, op->w[p], op->layer);
         flops += 2 * (int64_t)m->rows * m->cols;
     }

@@ -83,7 +83,8 @@ static nvllm_status open_device(placement *p, const model *m, int32_t max_tokens
     nvllm_status st = place_weights(p, m, err);
     if (st) return st;
     size_t rows = (size_t)max_tokens + 1, V = (size_t)m->config.V;
-    p->step_bytes = (5 * rows + (size_t)page_entries + (size_t)max_logits) * sizeof(int32_t);
+    p->step_bytes = (5 * rows + (size_t)page_entries + (size_t)max_logits) * sizeof(int32_t) +
+                    rows * sizeof(draw_order); /* first in the block: they hold 8-byte numbers */
     p->step_ints = p->backend->type->alloc(p->backend, p->step_bytes);
     p->host_ints = malloc(p->step_bytes);
     p->host_logits = malloc((size_t)max_logits * V * sizeof(float));
@@ -112,6 +113,7 @@ void placement_close(placement *p)
     if (p->backend && p->backend->type->copy_in) {
         p->backend->type->free(p->backend, p->block, p->block_bytes);
         p->backend->type->free(p->backend, p->step_ints, p->step_bytes);
+        p->backend->type->free(p->backend, p->edits, p->edit_bytes);
     }
     free(p->host_ints);
     free(p->host_logits);
@@ -123,9 +125,33 @@ void placement_close(placement *p)
 static const int32_t *stage(placement *p, size_t *used, const int32_t *from, size_t count)
 {
     const int32_t *there = p->step_ints + *used;
-    memcpy(p->host_ints + *used, from, count * sizeof *from);
+    if (count) memcpy(p->host_ints + *used, from, count * sizeof *from);
     *used += count;
     return there;
+}
+
+/* Penalties, biases and bans have no bound known beforehand: a block of their own, that grows. */
+static nvllm_status place_edits(placement *p, batch *out, const batch *s, nvllm_error *err)
+{
+    const backend_type *type = p->backend->type;
+    size_t counts = (size_t)s->n_counts * sizeof *s->counts, bias = (size_t)s->n_bias * sizeof *s->bias,
+           banned = (size_t)s->n_banned * sizeof *s->banned, bytes = counts + bias + banned;
+    if (bytes == 0) return NVLLM_OK;
+    if (bytes > p->edit_bytes) {
+        type->free(p->backend, p->edits, p->edit_bytes);
+        p->edit_bytes = 0;
+        p->edits = type->alloc(p->backend, 2 * bytes);
+        if (!p->edits) return error_memory(err, 2 * bytes, "penalties and biases");
+        p->edit_bytes = 2 * bytes;
+    }
+    uint8_t *at = p->edits;
+    out->counts = (const sample_count *)at;
+    out->bias = (const sample_bias *)(at + counts);
+    out->banned = (const int32_t *)(at + counts + bias);
+    nvllm_status st = counts ? type->copy_in(p->backend, at, s->counts, counts, err) : NVLLM_OK;
+    if (!st && bias) st = type->copy_in(p->backend, at + counts, s->bias, bias, err);
+    if (!st && banned) st = type->copy_in(p->backend, at + counts + bias, s->banned, banned, err);
+    return st;
 }
 
 /* The arrays keep their places while T, R and N stay the same, so that a recorded step can be replayed. */
@@ -134,6 +160,8 @@ nvllm_status placement_step(placement *p, batch *out, const batch *s, nvllm_erro
     *out = *s;
     if (!p->step_ints) return NVLLM_OK;
     size_t T = (size_t)s->T, R = (size_t)s->R, used = 0;
+    out->draws = (draw_order *)stage(p, &used, (const int32_t *)s->draws,
+                                     (size_t)s->n_draws * sizeof *s->draws / sizeof(int32_t));
     out->tokens = stage(p, &used, s->tokens, T);
     out->pos = stage(p, &used, s->pos, T);
     out->slot = stage(p, &used, s->slot, T);
@@ -141,7 +169,9 @@ nvllm_status placement_step(placement *p, batch *out, const batch *s, nvllm_erro
     out->kv_len = stage(p, &used, s->kv_len, R);
     out->logit_row = stage(p, &used, s->logit_row, (size_t)s->N);
     out->pages = stage(p, &used, s->pages, R * (size_t)s->P);
-    return p->backend->type->copy_in(p->backend, p->step_ints, p->host_ints, used * sizeof(int32_t), err);
+    nvllm_status st =
+        p->backend->type->copy_in(p->backend, p->step_ints, p->host_ints, used * sizeof(int32_t), err);
+    return st ? st : place_edits(p, out, s, err);
 }
 
 nvllm_status placement_logits(placement *p, float **out, float *device, int32_t N, int32_t V,

@@ -16,6 +16,8 @@ typedef struct {
     size_t block_bytes;
     int32_t *step_ints, *host_ints; /* the step's arrays on the device, and their staging copy */
     size_t step_bytes;
+    void *edits; /* the draws' penalties, biases and bans on the device */
+    size_t edit_bytes;
     float *host_logits; /* [max_logits, V] */
 } placement;
 

@@ -1,4 +1,4 @@
-/* Runs a model's op list on a backend, one step at a time: tokens in, logits out.
+/* Runs a model's op list on a backend, step by step: tokens in; drawn tokens, or logits, out.
  *
  * Owns the activation buffers and the KV pools. A step allocates nothing. Layout of the KV cache: per layer one pool
  * for K and one for V, each [pages, K heads, S slots, C] (HND), so one head's part of a page is contiguous. */
@@ -6,6 +6,7 @@
 #define NVLLM_MODEL_RUNNER_H
 
 #include "backend/backend.h"
+#include "model/fusion.h"
 #include "model/model.h"
 #include "model/step.h"
 
@@ -16,6 +17,7 @@ typedef struct {
     int32_t max_context;
     int32_t pages, page_slots;
     dtype kv_type;
+    bool no_fusion; /* run the single ops, also where the backend has fused ones */
 } runner_options;
 
 typedef struct runner runner;
@@ -25,7 +27,20 @@ nvllm_status runner_open(runner **out, const model *m, backend *b, const runner_
                          nvllm_error *err);
 void runner_close(runner *r);
 
-/* *logits: [N, V], valid (and the caller's to change) until the next step. Fails only where the device does. */
+/* Starts a step. On a device of its own it runs while the caller goes on; one more step may be started before the draws
+ * of the first are asked for, and its tokens may name them (-1-i). Fails only where the device does, as do the next two. */
+nvllm_status runner_launch(runner *r, const batch *step, nvllm_error *err);
+bool runner_is_async(const runner *r); /* is it worth starting a step ahead? */
+
+/* The draws of the oldest step whose draws have not been asked for; waits for them. [n_draws], valid until the step after
+ * the next is started. */
+nvllm_status runner_draws(runner *r, const draw_result **out, nvllm_error *err);
+
+/* The logits of the step started last: [N, V], after the draws' penalties; valid (and the caller's to change) until the
+ * next step. Waits for it. */
+nvllm_status runner_logits(runner *r, float **logits, nvllm_error *err);
+
+/* runner_launch and runner_logits of a step without draws. */
 nvllm_status runner_step(runner *r, const batch *step, float **logits, nvllm_error *err);
 
 /* Called before the first op of every step with op_index -1, and after every op (NULL: off): profiles and
@@ -33,7 +48,8 @@ nvllm_status runner_step(runner *r, const batch *step, float **logits, nvllm_err
 typedef void (*runner_hook)(void *context, const runner *r, int32_t op_index, const batch *step);
 void runner_set_hook(runner *r, runner_hook hook, void *context);
 
-const graph *runner_graph(const runner *r); /* the op list that runs */
+const graph *runner_graph(const runner *r); /* the op list that runs: fused where the backend has fused ops */
+const fusion_report *runner_fusion(const runner *r);
 int32_t runner_width(const runner *r, graph_buffer buffer); /* columns */
 /* The first `rows` rows of an activation buffer, as they are now, on any backend. */
 nvllm_status runner_read(const runner *r, graph_buffer buffer, int32_t rows, float *out, nvllm_error *err);

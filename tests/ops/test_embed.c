@@ -38,7 +38,7 @@ static void embed_of_every_format_widens_the_row_of_the_token(void **state)
     for (dtype format = DTYPE_F32; format < DTYPE_COUNT; format++) {
         fill_table(table, format);
         weight w = {format, V, D, table};
-        op_embed_args a = {out, &w, tokens, T}, want = {ref, &w, tokens, T};
+        op_embed_args a = {out, &w, tokens, NULL, T}, want = {ref, &w, tokens, NULL, T};
         op_embed_ref(&want);
         for (int threads = 1; threads <= 2; threads++) {
             cpu_context cpu = check_open(cpu_isa_detect(), threads, 64);

@@ -1,0 +1,9 @@
+/* RMSNorm with the products that read it, on the GPU: which kernel does it. Few tokens in one kernel, many in a norm
+ * that writes rounded inputs, the products, and the gate. */
+#include "ops/linear_few.cuh"
+
+/* The backend's can_fuse lets only weights through that one of the two takes. */
+extern "C" void op_norm_linear_cuda(const op_norm_linear_args *a, const cuda_context *cuda)
+{
+    if (!norm_linear_few_cuda(a, cuda)) op_norm_linear_many_cuda(a, cuda);
+}
