@@ -1,6 +1,7 @@
 /* Every family against transformers' float32 run, per layer and end to end: logits of every prompt position, the
  * residual stream after each layer where the fixture has it, and 64 greedy tokens; on the reference backend and on
- * the CPU backend with each instruction set that this machine runs; with an argument, on that device.
+ * the CPU backend with each instruction set that this machine runs, with fused ops and with single ones; with an
+ * argument, on that device.
  *
  * Bound: 1e-5 of the largest logit for float32 weights; for bf16 and f16 the error that the reference itself makes
  * when it is run in that format; twice that for Q8_0, whose inputs are rounded to int8 in blocks of 32. */
@@ -14,6 +15,7 @@
 
 typedef struct {
     const char *device, *isa;
+    bool no_fusion;
 } target;
 
 /* NULL: reference and CPU; otherwise that device alone. */
@@ -24,12 +26,19 @@ static int targets(target *out)
     static const char *const isas[] = {"scalar", "avx2", "avx512"};
     int n = 0;
     if (only_device) {
-        out[n++] = (target){only_device, NULL};
+        out[n++] = (target){only_device, "fused", false};
+        out[n++] = (target){only_device, "single", true};
         return n;
     }
-    out[n++] = (target){"reference", NULL};
-    for (int i = 0; i <= (int)cpu_isa_detect(); i++) out[n++] = (target){"cpu", isas[i]};
+    out[n++] = (target){"reference", "fused", false};
+    out[n++] = (target){"reference", "single", true};
+    for (int i = 0; i <= (int)cpu_isa_detect(); i++) out[n++] = (target){"cpu", isas[i], false};
     return n;
+}
+
+static backend *open_backend(const target *t)
+{
+    return family_backend(t->device, strcmp(t->device, "cpu") == 0 ? t->isa : NULL, 2);
 }
 
 typedef struct {
@@ -64,7 +73,7 @@ static void compare_layer(void *context, const runner *r, int32_t op_index, cons
     check->compared++;
 }
 
-static runner *open_runner(const family_model *f, backend *b, int32_t pages)
+static runner *open_runner(const family_model *f, backend *b, int32_t pages, bool no_fusion)
 {
     nvllm_error err = {0};
     runner *r;
@@ -74,7 +83,8 @@ static runner *open_runner(const family_model *f, backend *b, int32_t pages)
                         .max_context = pages * S,
                         .pages = pages,
                         .page_slots = S,
-                        .kv_type = model_default_kv_type(f->model)};
+                        .kv_type = model_default_kv_type(f->model),
+                        .no_fusion = no_fusion};
     if (runner_open(&r, f->model, b, &o, &err)) fail_msg("%s", err.message);
     return r;
 }
@@ -118,9 +128,9 @@ static void check_logits(const family_case *c, const target *t)
 {
     family_model f;
     family_open(&f, c);
-    backend *b = family_backend(t->device, t->isa, 2);
+    backend *b = open_backend(t);
     int32_t pages = (f.n_prompt + S - 1) / S;
-    runner *r = open_runner(&f, b, pages);
+    runner *r = open_runner(&f, b, pages, t->no_fusion);
     layer_check layers = {.family = &f, .name = c->name};
     runner_set_hook(r, compare_layer, &layers);
     float *logits = run_prompt(r, &f, pages), error = 0;
@@ -155,13 +165,14 @@ static void check_greedy(const family_case *c, const target *t)
     family_model f;
     nvllm_error err = {0};
     family_open(&f, c);
-    backend *b = family_backend(t->device, t->isa, 2);
+    backend *b = open_backend(t);
     engine *e;
     engine_options o = {.context = 96,
                         .max_sequences = 2,
                         .step_tokens = 32,
                         .kv_tokens = 192,
-                        .kv_type = model_default_kv_type(f.model)};
+                        .kv_type = model_default_kv_type(f.model),
+                        .no_fusion = t->no_fusion};
     if (engine_open(&e, f.model, b, &o, &err)) fail_msg("%s: %s", c->name, err.message);
     sequence_request q = {.prompt = f.prompt,
                           .n_prompt = 16,
