@@ -246,6 +246,7 @@ static void step(nvllm_engine *e)
 static void *engine_thread(void *arg)
 {
     nvllm_engine *e = arg;
+    backend_enter(e->backend);
     pthread_mutex_lock(&e->lock);
     while (!e->closing) {
         take_inbox(e);
@@ -268,15 +269,15 @@ static nvllm_status open_parts(nvllm_engine *e, const nvllm_engine_options *opti
 {
     static const nvllm_engine_options defaults = {0};
     if (!options) options = &defaults;
-    nvllm_status st = engine_options_resolve(&e->options, options, e->model->model, err);
-    if (st) return st;
     if (options->threads < 0 || options->threads > 1024)
         return error_set(err, NVLLM_ERR_USAGE, "threads is %d, must be between 1 and 1024", options->threads);
     if (options->queue < 0)
         return error_set(err, NVLLM_ERR_USAGE, "queue is %d, must not be negative", options->queue);
     e->queue_limit = options->queue ? options->queue : DEFAULT_QUEUE;
     backend_options bo = {.threads = options->threads, .isa = options->isa};
-    st = backend_open(&e->backend, options->device, &bo, err);
+    nvllm_status st = backend_open(&e->backend, options->device, &bo, err);
+    if (!st) st = engine_options_resolve(&e->options, options, e->model->model, e->backend, err);
+    if (!st) st = engine_memory_check(&e->options, e->model->model, e->backend, err);
     if (!st) st = engine_open(&e->engine, e->model->model, e->backend, &e->options, err);
     if (!st) e->counts = engine_count(e->engine);
     return st;
@@ -473,6 +474,7 @@ nvllm_stats nvllm_engine_stats(nvllm_engine *e)
                          .kernels_per_step = kernels,
                          .threads = e->backend->threads,
                          .device_id = e->backend->id,
+                         .passed_over = *e->backend->passed_over ? e->backend->passed_over : NULL,
                          .device = e->backend->type->name,
                          .isa = e->backend->isa};
 }

@@ -32,6 +32,8 @@ struct nvllm_model {
     pthread_t text_thread;
     pthread_mutex_t text_lock;
     bool text_running; /* the thread was started and not yet joined */
+    char *device;      /* being made ready on a thread; NULL: none */
+    pthread_t device_thread;
 };
 
 /* Waits for the text side. */

@@ -1,7 +1,9 @@
 /* What `inspect` shows: the configuration, the tensors, the op list and the memory, as JSON. */
+#include "api/engine_options.h"
 #include "api/handles.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -128,4 +130,67 @@ nvllm_status nvllm_model_inspect(const nvllm_model *m, const char *what, char **
     }
     return error_set(err, NVLLM_ERR_USAGE, "unknown view \"%s\" (known: config, tensors, graph, memory)",
                      what);
+}
+
+/* ---- Plan ---------------------------------------------------------------------------------------------------- */
+
+static void add_row(json_t *rows, const char *part, size_t bytes, const char *note)
+{
+    char about[32];
+    snprintf(about, sizeof about, "%.3f GB", (double)bytes / 1e9);
+    json_array_append_new(rows, json_pack("{s:s, s:I, s:s, s:s}", "part", part, "bytes", (json_int_t)bytes,
+                                          "size", about, "note", note));
+}
+
+static json_t *parts_json(const engine_memory *memory, const engine_options *o, bool on_device)
+{
+    const memory_plan *p = &memory->parts;
+    char kv[64], step[64];
+    json_t *rows = json_array();
+    snprintf(kv, sizeof kv, "%lld tokens", (long long)o->kv_tokens);
+    snprintf(step, sizeof step, "steps of %d tokens", (int)o->step_tokens);
+    add_row(rows, "weights", p->weights, on_device ? "copied to the device" : "mapped files");
+    add_row(rows, "kv_cache", p->kv, kv);
+    add_row(rows, "activations", p->activations, step);
+    add_row(rows, "op_scratch", p->scratch, "shared by all operations");
+    if (on_device)
+        add_row(rows, "headroom", memory->headroom, "kernels and recorded steps: not known before");
+    add_row(rows, "sum", memory_plan_sum(p) + memory->headroom,
+            engine_memory_fits(memory) ? "fits" : "does not fit");
+    add_row(rows, "available", memory->available, on_device ? "free on the device" : "of this machine");
+    add_row(rows, "total", memory->total, on_device ? "of the device" : "of this machine");
+    return rows;
+}
+
+static json_t *plan_json(const engine_options *o, const model *m, backend *b)
+{
+    engine_memory memory = engine_memory_of(o, m, b);
+    json_t *plan =
+        json_pack("{s:s, s:s, s:i, s:i, s:i, s:I, s:b, s:o}", "device", b->type->name, "device_name",
+                  b->isa ? b->isa : "", "context", (int)o->context, "max_sequences", (int)o->max_sequences,
+                  "step_tokens", (int)o->step_tokens, "kv_tokens", (json_int_t)o->kv_tokens, "fits",
+                  (int)engine_memory_fits(&memory), "parts", parts_json(&memory, o, b->type->memory != NULL));
+    if (*b->passed_over) json_object_set_new(plan, "passed_over", json_string(b->passed_over));
+    return plan;
+}
+
+nvllm_status nvllm_engine_plan(const nvllm_model *m, const nvllm_engine_options *options, char **json,
+                               nvllm_error *err)
+{
+    static const nvllm_engine_options defaults = {0};
+    if (!options) options = &defaults;
+    backend *b = NULL;
+    engine_options resolved;
+    backend_options bo = {.threads = options->threads, .isa = options->isa};
+    nvllm_status st = backend_open(&b, options->device, &bo, err);
+    if (!st) st = engine_options_resolve(&resolved, options, m->model, b, err);
+    if (!st) {
+        json_t *o = memory_json(m);
+        json_object_set_new(o, "plan", plan_json(&resolved, m->model, b));
+        *json = json_dumps(o, JSON_INDENT(2));
+        json_decref(o);
+        if (!*json) st = error_memory(err, 0, "the plan");
+    }
+    backend_close(b);
+    return st;
 }

@@ -1,5 +1,7 @@
 /* The model handle: weights mapped by the caller's thread, tokenizer and chat template read by another meanwhile. */
+#define _GNU_SOURCE
 #include "api/handles.h"
+#include "backend/backend.h"
 #include "base/file.h"
 
 #include <stdlib.h>
@@ -37,6 +39,29 @@ static void start_text(nvllm_model *m, bool is_gguf)
     m->text.gguf = is_gguf ? tensor_store_gguf(m->model->store) : NULL;
     m->text_running = pthread_create(&m->text_thread, NULL, read_text, &m->text) == 0;
     if (!m->text_running) read_text(&m->text);
+}
+
+/* ---- The device ---------------------------------------------------------------------------------------------- */
+
+static void *prepare_device(void *name)
+{
+    backend_prepare(name);
+    return NULL;
+}
+
+/* What cannot be started here is done by nvllm_engine_open, later. */
+static void start_device(nvllm_model *m, const char *name)
+{
+    m->device = name ? strdup(name) : NULL;
+    if (!m->device || pthread_create(&m->device_thread, NULL, prepare_device, m->device) == 0) return;
+    free(m->device);
+    m->device = NULL;
+}
+
+static void stop_device(nvllm_model *m)
+{
+    if (m->device) pthread_join(m->device_thread, NULL);
+    free(m->device);
 }
 
 /* ---- Opening ------------------------------------------------------------------------------------------------- */
@@ -107,6 +132,7 @@ nvllm_status nvllm_model_open(nvllm_model **out, const nvllm_model_options *opti
     nvllm_model *m = calloc(1, sizeof *m);
     if (!m) return error_memory(err, sizeof *m, "a model");
     pthread_mutex_init(&m->text_lock, NULL);
+    start_device(m, options->device);
     nvllm_status st = options->source ? open_source(m, options->source, err) : open_random(m, options, err);
     if (st) {
         nvllm_model_close(m);
@@ -120,6 +146,7 @@ void nvllm_model_close(nvllm_model *m)
 {
     if (!m) return;
     model_text_of(m);
+    stop_device(m);
     chat_template_close(m->text.chat);
     tokenizer_close(m->text.handle.tokenizer);
     model_close(m->model);

@@ -48,8 +48,11 @@ static nvllm_status open_best(backend **out, const backend_options *options, nvl
     nvllm_error why = {0};
     if (gpu && !options->isa && open_type(out, gpu, options, &why) == NVLLM_OK) return NVLLM_OK;
     nvllm_status st = open_type(out, &backend_cpu, options, err);
-    if (!st) snprintf((*out)->passed_over, sizeof(*out)->passed_over, "%s", why.message);
-    return st;
+    if (st) return st;
+    size_t len = strcspn(why.message, ";"),
+           most = sizeof(*out)->passed_over - 1; /* what to do about it comes after */
+    memcpy((*out)->passed_over, why.message, len < most ? len : most);
+    return NVLLM_OK;
 }
 
 /* The type that `name` means, its number put into *options; NULL: none. */

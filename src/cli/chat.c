@@ -95,7 +95,7 @@ static int talk(chat *c)
 int command_chat(const cli_args *args)
 {
     chat c = {.args = *args, .messages = json_array(), .kept = json_array()};
-    int rc = open_model(&c.model, args);
+    int rc = open_model(&c.model, args, device_name(args));
     if (!rc && !nvllm_model_describe(c.model).has_chat_template)
         rc = report_sentence("this model has no chat template: nano-vllm run --raw continues a text");
     if (!rc) rc = open_engine(&c.engine, c.model, args);

@@ -15,7 +15,7 @@
 
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
-typedef enum { OPTION_FLAG, OPTION_TEXT, OPTION_INTEGER, OPTION_REAL, OPTION_LIST } option_kind;
+typedef enum { OPTION_FLAG, OPTION_TEXT, OPTION_INTEGER, OPTION_REAL, OPTION_LIST, OPTION_SIZE } option_kind;
 
 typedef struct {
     bool given;
@@ -38,7 +38,7 @@ typedef struct {
 typedef struct {
     const char *model, *random_weights, *dtype; /* which model */
     const char *device, *isa;                   /* where it runs */
-    option_integer threads, context;
+    option_integer threads, context, kv_memory;
     option_real temperature, top_p, min_p; /* sampling */
     option_integer top_k, seed, max_tokens;
     option_real repetition_penalty, presence_penalty, frequency_penalty;
@@ -47,16 +47,21 @@ typedef struct {
     const char *prompt, *system; /* run, chat */
     bool chat, raw;
     option_integer logprobs;
-    option_integer prompt_tokens, gen_tokens, batch, reps;           /* bench */
-    const char *file;                                                /* perplexity */
-    bool special, no_bos;                                            /* tokenize, detokenize */
-    const char *template_file, *context_file, *now;                  /* render */
-    const char *host, *served_model_name, *api_key_file, *kv_memory; /* serve */
+    option_integer prompt_tokens, gen_tokens, batch, reps; /* bench */
+    const char *file;                                      /* perplexity */
+    bool special, no_bos;                                  /* tokenize, detokenize */
+    const char *template_file, *context_file, *now;        /* render */
+    const char *host, *served_model_name, *api_key_file;   /* serve */
     option_integer port, max_sequences, step_tokens, max_queue, max_connections, max_body, max_header,
         max_buffer;
     option_integer idle_timeout, drain_timeout, keepalive;
     option_list api_keys, cors;
     bool no_prefix_cache, log_requests, log_prompts;
+    const char *contexts, *batches; /* bench: lists */
+    bool op_times, measure_again;
+    const char *output, *against; /* profile; check */
+    bool layers;
+    option_real bound;
     bool json, help;
     const char *argument; /* the one positional argument, where the command takes one */
 } cli_args;
@@ -65,7 +70,7 @@ typedef struct {
     const char *name; /* long name, without dashes; NULL ends a table */
     char letter;      /* short name, or 0 */
     option_kind kind;
-    size_t offset;      /* of the field in cli_args */
+    size_t offset;      /* of the field in cli_args; OPTION_SIZE: an option_integer, bytes */
     const char *value;  /* placeholder in the help text; NULL for flags */
     const char *help;   /* one line */
     double least, most; /* OPTION_INTEGER and OPTION_REAL: accepted range */
@@ -87,8 +92,8 @@ typedef struct {
 extern const cli_command cli_commands[];
 
 /* Tables that several commands share (options.c). */
-extern const cli_option options_model[], options_device[], options_context[], options_sampling[],
-    options_common[];
+extern const cli_option options_model[], options_device[], options_context[], options_memory[],
+    options_sampling[], options_common[];
 
 /* Fills *args from argv (argv[0] is the command's name). Returns CLI_OK, or CLI_USAGE after printing why. */
 int options_parse(cli_args *args, const cli_command *command, int argc, char **argv);
@@ -117,6 +122,8 @@ int command_run(const cli_args *args);
 int command_chat(const cli_args *args);
 int command_serve(const cli_args *args);
 int command_bench(const cli_args *args);
+int command_profile(const cli_args *args);
+int command_check(const cli_args *args);
 int command_perplexity(const cli_args *args);
 int command_tokenize(const cli_args *args);
 int command_detokenize(const cli_args *args);

@@ -191,12 +191,27 @@ static int inspect_summary(const nvllm_model *model, bool json)
     return rc;
 }
 
-static int inspect_part(const nvllm_model *model, const char *what, bool json)
+/* The part "memory", with what these options would take of the device. */
+static nvllm_status plan_memory(const nvllm_model *model, const cli_args *args, char **text, nvllm_error *err)
+{
+    nvllm_engine_options options = {.device = args->device,
+                                    .isa = args->isa,
+                                    .threads = (int32_t)args->threads.value,
+                                    .context = (int32_t)args->context.value,
+                                    .max_sequences = (int32_t)args->max_sequences.value,
+                                    .kv_bytes = args->kv_memory.value};
+    return nvllm_engine_plan(model, &options, text, err);
+}
+
+static int inspect_part(const nvllm_model *model, const cli_args *args)
 {
     nvllm_error err = {0};
     char *text = NULL;
-    if (nvllm_model_inspect(model, what, &text, &err)) return report_failure(&err);
-    int rc = print_text(text, json);
+    nvllm_status st = strcmp(args->argument, "memory") == 0
+                          ? plan_memory(model, args, &text, &err)
+                          : nvllm_model_inspect(model, args->argument, &text, &err);
+    if (st) return report_failure(&err);
+    int rc = print_text(text, args->json);
     nvllm_free(text);
     return rc;
 }
@@ -204,10 +219,8 @@ static int inspect_part(const nvllm_model *model, const char *what, bool json)
 int command_inspect(const cli_args *args)
 {
     nvllm_model *model = NULL;
-    int rc = open_model(&model, args);
-    if (!rc)
-        rc = args->argument ? inspect_part(model, args->argument, args->json)
-                            : inspect_summary(model, args->json);
+    int rc = open_model(&model, args, NULL);
+    if (!rc) rc = args->argument ? inspect_part(model, args) : inspect_summary(model, args->json);
     if (!rc) rc = finish_output();
     nvllm_model_close(model);
     return rc;

@@ -36,6 +36,12 @@ const cli_option options_context[] = {
     {NULL},
 };
 
+const cli_option options_memory[] = {
+    {"kv-memory", 0, OPTION_SIZE, AT(kv_memory), "SIZE",
+     "memory of the KV cache, like 4G (default: all sequences at full length, or what fits)"},
+    {NULL},
+};
+
 const cli_option options_sampling[] = {
     {"max-tokens", 'n', OPTION_INTEGER, AT(max_tokens), "N",
      "most tokens to generate (default: up to the context)", 0, INT32_MAX},
@@ -97,6 +103,24 @@ static bool store_real(option_real *out, const cli_option *option, const char *t
     return true;
 }
 
+/* "512M", "4G", "1.5GiB" or plain bytes. */
+static bool store_size(option_integer *out, const char *text, const char **why)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    double value = strtod(text, &end);
+    const char *unit = end != text && *end ? strchr(units, *end >= 'a' ? *end - 'a' + 'A' : *end) : NULL;
+    for (const char *u = units; unit && u <= unit; u++) value *= 1024;
+    const char *rest = unit ? end + 1 : end;
+    bool known = end != text && (!*rest || strcmp(rest, "B") == 0 || strcmp(rest, "iB") == 0);
+    if (!known || !(value >= 1 && value <= 1e15)) {
+        *why = "is not a size like 512M or 4G";
+        return false;
+    }
+    *out = (option_integer){true, (int64_t)value};
+    return true;
+}
+
 static bool store_item(option_list *list, const char *text, const char **why)
 {
     if (list->count == OPTION_LIST_MAX) {
@@ -116,6 +140,7 @@ bool option_store(cli_args *args, const cli_option *option, const char *text, co
     case OPTION_INTEGER: return store_integer(field, option, text, why);
     case OPTION_REAL: return store_real(field, option, text, why);
     case OPTION_LIST: return store_item(field, text, why);
+    case OPTION_SIZE: return store_size(field, text, why);
     }
     return false;
 }

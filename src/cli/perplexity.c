@@ -137,7 +137,7 @@ int command_perplexity(const cli_args *args)
     nvllm_model *model = NULL;
     if (!args->file) return report_usage("perplexity", "perplexity: -f FILE is missing");
     if (!read_text(&text, &len, args->file)) return CLI_FAILED;
-    int rc = open_model(&model, args);
+    int rc = open_model(&model, args, device_name(args));
     if (!rc) {
         int64_t most = nvllm_model_describe(model).max_context;
         int64_t fallback = most < CONTEXT_DEFAULT ? most : CONTEXT_DEFAULT;

@@ -62,7 +62,7 @@ static int render_model(char **text, const cli_args *args, const char *context_t
         return report_sentence("%s: line %d, column %d: %s", input_name(args->context_file), where.line,
                                where.column, where.text);
     int rc = json_is_object(context)
-                 ? open_model(&model, args)
+                 ? open_model(&model, args, NULL)
                  : report_sentence("%s: not a JSON object", input_name(args->context_file));
     if (!rc) rc = render_messages(text, model, args, context);
     nvllm_model_close(model);

@@ -204,7 +204,7 @@ int command_run(const cli_args *args)
     nvllm_model *model = NULL;
     char *prompt = read_prompt(&len, args);
     if (!prompt) return CLI_FAILED;
-    int rc = open_model(&model, args);
+    int rc = open_model(&model, args, device_name(args));
     if (!rc && !args->prompt) fprintf(stderr, "prompt: %s\n", prompt);
     if (!rc) rc = run_prompt(model, args, prompt, len);
     nvllm_model_close(model);

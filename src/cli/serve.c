@@ -14,21 +14,6 @@ static int64_t or_default(option_integer option, int64_t fallback)
     return option.given ? option.value : fallback;
 }
 
-/* "512M", "4G", "1.5GiB" or plain bytes; 0: it is none of these. */
-static int64_t parse_size(const char *text)
-{
-    static const char units[] = "KMGT";
-    char *end;
-    double value = strtod(text, &end);
-    if (end == text || !(value > 0)) return 0;
-    const char *unit = *end ? strchr(units, *end >= 'a' ? *end - 'a' + 'A' : *end) : NULL;
-    if (*end && !unit) return 0;
-    for (const char *u = units; unit && u <= unit; u++) value *= (double)KIB;
-    if (unit) end++;
-    if (strcmp(end, "") != 0 && strcmp(end, "B") != 0 && strcmp(end, "iB") != 0) return 0;
-    return value < 1 || value > 1e15 ? 0 : (int64_t)value;
-}
-
 /* The keys given, with the one of the environment; in `keys`, which has room for one more. */
 static size_t collect_keys(const char **keys, const cli_args *args)
 {
@@ -41,12 +26,13 @@ static size_t collect_keys(const char **keys, const cli_args *args)
 
 static serve_options make_options(const cli_args *args)
 {
-    return (serve_options){.model.source = args->model,
+    return (serve_options){.model = {.source = args->model, .device = device_name(args)},
                            .engine = {.device = args->device,
                                       .isa = args->isa,
                                       .threads = (int32_t)args->threads.value,
                                       .context = (int32_t)args->context.value,
                                       .max_sequences = (int32_t)or_default(args->max_sequences, 32),
+                                      .kv_bytes = args->kv_memory.value,
                                       .step_tokens = (int32_t)args->step_tokens.value,
                                       .queue = (int32_t)args->max_queue.value,
                                       .no_prefix_cache = args->no_prefix_cache},
@@ -74,9 +60,6 @@ int command_serve(const cli_args *args)
     serve_options options = make_options(args);
     options.api_keys = keys;
     options.n_api_keys = collect_keys(keys, args);
-    if (args->kv_memory && (options.kv_bytes = parse_size(args->kv_memory)) == 0)
-        return report_usage("serve", "serve: --kv-memory: '%s' is not a size like 512M or 4G",
-                            args->kv_memory);
     char *fallback = args->model ? NULL : default_model();
     if (!args->model && !fallback) return CLI_FAILED;
     if (fallback) options.model.source = fallback;

@@ -53,12 +53,13 @@ int open_tokenizer(nvllm_tokenizer **out, const cli_args *args)
     return status ? report_failure(&err) : CLI_OK;
 }
 
-int open_model(nvllm_model **out, const cli_args *args)
+int open_model(nvllm_model **out, const cli_args *args, const char *device)
 {
     nvllm_error err = {0};
     nvllm_model_options options = {.source = args->model,
                                    .random_config = args->random_weights,
                                    .dtype = args->dtype,
+                                   .device = device,
                                    .seed = (uint64_t)args->seed.value};
     char *fallback = NULL;
     if (!options.source && !options.random_config) {
@@ -71,15 +72,30 @@ int open_model(nvllm_model **out, const cli_args *args)
     return status ? report_failure(&err) : CLI_OK;
 }
 
-int open_engine(nvllm_engine **out, const nvllm_model *model, const cli_args *args)
+const char *device_name(const cli_args *args)
+{
+    if (args->isa && !args->device) return "cpu"; /* instructions are the CPU's */
+    return args->device ? args->device : "auto";
+}
+
+int open_engine_as(nvllm_engine **out, const nvllm_model *model, const nvllm_engine_options *options)
 {
     nvllm_error err = {0};
+    if (nvllm_engine_open(out, model, options, &err)) return report_failure(&err);
+    const char *passed_over = nvllm_engine_stats(*out).passed_over;
+    if (passed_over) report_sentence("the CPU is used: %s", passed_over);
+    return CLI_OK;
+}
+
+int open_engine(nvllm_engine **out, const nvllm_model *model, const cli_args *args)
+{
     nvllm_engine_options options = {.device = args->device,
                                     .isa = args->isa,
                                     .threads = (int32_t)args->threads.value,
                                     .context = (int32_t)args->context.value,
-                                    .max_sequences = 1};
-    return nvllm_engine_open(out, model, &options, &err) ? report_failure(&err) : CLI_OK;
+                                    .max_sequences = 1,
+                                    .kv_bytes = args->kv_memory.value};
+    return open_engine_as(out, model, &options);
 }
 
 /* ---- Requests ---------------------------------------------------------------------------------------------- */

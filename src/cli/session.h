@@ -10,8 +10,15 @@ char *default_model(void);
 
 /* These return an exit code, CLI_OK on success; a failure was reported. */
 int open_tokenizer(nvllm_tokenizer **out, const cli_args *args);
-int open_model(nvllm_model **out, const cli_args *args);
+/* device: the one that the model will run on, made ready meanwhile; NULL: none. */
+int open_model(nvllm_model **out, const cli_args *args, const char *device);
 int open_engine(nvllm_engine **out, const nvllm_model *model, const cli_args *args);
+
+/* The device that was asked for, or "auto". */
+const char *device_name(const cli_args *args);
+
+/* The same for a command's own options: opens, and says on stderr when the GPU was passed over. */
+int open_engine_as(nvllm_engine **out, const nvllm_model *model, const nvllm_engine_options *options);
 
 /* The model's defaults, changed by what was given on the command line. */
 nvllm_request make_request(const nvllm_model *model, const cli_args *args);

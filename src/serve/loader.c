@@ -3,28 +3,12 @@
 #include "serve/log.h"
 #include "serve/server.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 enum { DEFAULT_CONTEXT = 4096 };
-
-/* Tokens that fit into kv_bytes, from what the model needs for one. */
-static nvllm_status tokens_of_memory(int64_t *tokens, const nvllm_model *model, int64_t kv_bytes,
-                                     nvllm_error *err)
-{
-    char *text;
-    nvllm_status st = nvllm_model_inspect(model, "memory", &text, err);
-    if (st) return st;
-    json_t *memory = json_loads(text, 0, NULL);
-    json_int_t per_token = json_integer_value(json_object_get(memory, "kv_bytes_per_token"));
-    json_decref(memory);
-    nvllm_free(text);
-    if (per_token > 0) *tokens = kv_bytes / per_token;
-    return NVLLM_OK;
-}
 
 static nvllm_status open_all(loader *l, nvllm_error *err)
 {
@@ -35,9 +19,11 @@ static nvllm_status open_all(loader *l, nvllm_error *err)
     if (options.context == 0) options.context = longest < DEFAULT_CONTEXT ? longest : DEFAULT_CONTEXT;
     l->context = options.context;
     st = nvllm_model_tokenizer(l->model, &l->tokenizer, err);
-    if (!st && l->options->kv_bytes > 0)
-        st = tokens_of_memory(&options.kv_tokens, l->model, l->options->kv_bytes, err);
-    return st ? st : nvllm_engine_open(&l->engine, l->model, &options, err);
+    if (!st) st = nvllm_engine_open(&l->engine, l->model, &options, err);
+    if (st) return st;
+    const char *passed_over = nvllm_engine_stats(l->engine).passed_over;
+    if (passed_over) log_line("the CPU is used: %s", passed_over);
+    return NVLLM_OK;
 }
 
 static void *load(void *arg)

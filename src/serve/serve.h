@@ -8,7 +8,6 @@
 typedef struct {
     nvllm_model_options model;
     nvllm_engine_options engine;
-    int64_t kv_bytes;        /* memory of the KV cache; 0: engine.kv_tokens decides */
     const char *served_name; /* NULL: from model.source */
     const char *host;
     int port; /* 0: the kernel picks one */
