@@ -12,7 +12,7 @@ int command_bench(const cli_args *args)
         return report_usage("bench", "bench: -m and --random-weights exclude each other");
     if (args->dtype && !args->random_weights)
         return report_usage("bench", "bench: --dtype is for --random-weights; a model has its own");
-    int rc = open_model(&model, args);
+    int rc = open_model(&model, args, device_name(args));
     if (!rc) rc = bench_measure(&result, model, args, start, bench_now());
     if (!rc) {
         if (args->json)
