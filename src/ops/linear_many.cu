@@ -8,7 +8,8 @@
  * product: a block does BM tokens x BN weight rows, a warp WM x WN of them by mma.m16n8k16, over k in steps of BK that
  * arrive by cp.async in a ring of STAGES. All parts (q, k, v) are one grid. For gated products (silu(gate) * up) half of
  * each warp's weight rows are gate's and half are up's of the same numbers, so one thread holds both sums and the
- * result is written at once. Every variant adds up k in the same order. */
+ * result is written at once. With few tokens a block's warps share the k of a stage instead (SPLIT), which shortens the
+ * chain of dependent steps; their sums meet in shared memory, in a fixed order. */
 #include "ops/cublaslt.cuh"
 #include "ops/cuda.cuh"
 extern "C" {
@@ -118,15 +119,17 @@ typedef struct {
 
 /* Shared memory: rows of BK elements in 16-byte chunks, chunk c of row r at c ^ (r % 8), which spreads 8 rows of one
  * chunk column over all banks for ldmatrix. */
-template <int BM_, int BN_, int WM_, int WN_, int BK_, int STAGES_> struct tile_shape {
+template <int BM_, int BN_, int WM_, int WN_, int SPLIT_, int BK_, int STAGES_> struct tile_shape {
     enum {
         BM = BM_,
         BN = BN_,
         WM = WM_,
         WN = WN_,
+        SPLIT = SPLIT_, /* warps that share a WM x WN part, each doing every SPLIT-th 16 of k */
         BK = BK_,
         STAGES = STAGES_,
-        THREADS = 32 * (BM / WM) * (BN / WN),
+        WARPS = (BM / WM) * (BN / WN), /* of one split */
+        THREADS = 32 * WARPS * SPLIT,
         ROW_BYTES = BK * 2,
         CHUNKS = BK / 8,
         PASS = THREADS / CHUNKS, /* rows that all threads load at once, 16 bytes each */
@@ -134,13 +137,17 @@ template <int BM_, int BN_, int WM_, int WN_, int BK_, int STAGES_> struct tile_
         SHARED = STAGES * STAGE_BYTES
     };
     static_assert(PASS % 8 == 0 && BM % PASS == 0 && (WN / 2) % PASS == 0, "loads follow the tile's halves");
+    static_assert(SPLIT == 1 || (WARPS == 1 && SPLIT >= WM / 8),
+                  "sums of a split tile are stored by WM / 8 warps");
+    static_assert(BK % (16 * SPLIT) == 0 && SPLIT * WM * WN * 4 <= SHARED,
+                  "a whole step per warp; sums fit the ring");
     static_assert(SHARED <= 99 * 1024, "fits every supported GPU");
 };
 
-typedef tile_shape<32, 32, 16, 16, 128, 6> tile_small; /* few tokens, few rows: many blocks */
-typedef tile_shape<32, 128, 32, 32, 64, 4> tile_wide;  /* few tokens, many rows: x is read less often */
-typedef tile_shape<64, 64, 32, 32, 64, 4> tile_middle;
-typedef tile_shape<128, 128, 64, 64, 64, 3> tile_large;
+typedef tile_shape<32, 32, 32, 32, 8, 128, 6> tile_small; /* few tokens, few rows: many blocks */
+typedef tile_shape<32, 128, 32, 32, 1, 64, 4> tile_wide;  /* few tokens, many rows: x is read less often */
+typedef tile_shape<64, 64, 32, 32, 1, 64, 4> tile_middle;
+typedef tile_shape<128, 128, 64, 64, 1, 64, 3> tile_large;
 
 /* 16 bytes, or zeros. */
 static __device__ __forceinline__ void copy_chunk(uint32_t to, const __nv_bfloat16 *from, bool there)
@@ -248,22 +255,29 @@ static __device__ __forceinline__ void load_fragments(fragments<S> &f, uint32_t 
     for (int j = 0; j < S::WN / 16; j++) load_matrices(f.w[j], w_at + j * 16 * S::ROW_BYTES);
 }
 
-/* One stage: BK / 16 steps, operands loaded one step ahead. x_rows, w_rows: this lane's row of the stage's blocks. */
+template <class S> struct sums {
+    float of[S::WM / 16][S::WN / 8][4];
+};
+
+/* One stage: BK / 16 steps, or this split's share of them, operands loaded one step ahead. x_rows, w_rows: this lane's
+ * row of the stage's blocks. */
 template <class S>
-static __device__ __forceinline__ void multiply_stage(float (&sum)[S::WM / 16][S::WN / 8][4], uint32_t x_rows,
-                                                      uint32_t w_rows, int lane)
+static __device__ __forceinline__ void multiply_stage(sums<S> &sum, uint32_t x_rows, uint32_t w_rows,
+                                                      int split, int lane)
 {
+    const int steps = S::BK / 16 / S::SPLIT;
     fragments<S> f[2];
-    load_fragments<S>(f[0], x_rows, w_rows, 0, lane);
+    load_fragments<S>(f[0], x_rows, w_rows, split, lane);
 #pragma unroll
-    for (int kk = 0; kk < S::BK / 16; kk++) {
-        if (kk + 1 < S::BK / 16) load_fragments<S>(f[(kk + 1) % 2], x_rows, w_rows, kk + 1, lane);
+    for (int kk = 0; kk < steps; kk++) {
+        if (kk + 1 < steps)
+            load_fragments<S>(f[(kk + 1) % 2], x_rows, w_rows, (kk + 1) * S::SPLIT + split, lane);
         const fragments<S> &now = f[kk % 2];
 #pragma unroll
         for (int i = 0; i < S::WM / 16; i++)
 #pragma unroll
             for (int j = 0; j < S::WN / 8; j++)
-                multiply_add(sum[i][j], now.x[i], now.w[j / 2][j % 2 * 2], now.w[j / 2][j % 2 * 2 + 1]);
+                multiply_add(sum.of[i][j], now.x[i], now.w[j / 2][j % 2 * 2], now.w[j / 2][j % 2 * 2 + 1]);
     }
 }
 
@@ -294,32 +308,74 @@ static __device__ __forceinline__ float silu_times(float gate, float up)
     return gate / (1.0f + expf(-gate)) * up;
 }
 
-/* mma leaves rows lane/4 and lane/4 + 8, columns 2*(lane%4) and the next with a thread. */
+/* One token's sums of a thread: columns n + 8*j and the next. */
 template <class S>
-static __device__ __forceinline__ void store_sums(const product_args &a, int part, int t0, int n0, int lane,
-                                                  float (&sum)[S::WM / 16][S::WN / 8][4])
+static __device__ __forceinline__ void store_token(const product_args &a, int part, int t, int n,
+                                                   const float (&sum)[S::WN / 8][2])
 {
-    const float *bias = a.bias[part], *up_bias = a.gated ? a.bias[1] : nullptr;
-    int rows = a.rows[part], n_first = n0 + lane % 4 * 2;
-    float *out_first = a.out + (size_t)(t0 + lane / 4) * a.out_stride + a.out_col[part];
+    const float *bias = a.bias[part];
+    float *out = a.out + (size_t)t * a.out_stride + a.out_col[part];
+    int rows = a.rows[part];
+    if (t >= a.T) return;
+    if (!a.gated) {
 #pragma unroll
-    for (int i = 0; i < S::WM / 16 * 2; i++) {
-        float *out = out_first + (size_t)(i * 8) * a.out_stride;
-        if (t0 + lane / 4 + i * 8 >= a.T) break;
+        for (int j = 0; j < S::WN / 8; j++, n += 8)
+            store_2(a, out, n, rows, sum[j][0] + bias_at(bias, n, rows),
+                    sum[j][1] + bias_at(bias, n + 1, rows));
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < S::WN / 16; j++, n += 8) {
+        const float *up = sum[j + S::WN / 16], *up_bias = a.bias[1];
+        store_2(a, out, n, rows,
+                silu_times(sum[j][0] + bias_at(bias, n, rows), up[0] + bias_at(up_bias, n, rows)),
+                silu_times(sum[j][1] + bias_at(bias, n + 1, rows), up[1] + bias_at(up_bias, n + 1, rows)));
+    }
+}
+
+/* mma leaves rows lane/4 and lane/4 + 8, columns 2*(lane%4) and the next with a thread. t, n: of the warp's part. */
+template <class S>
+static __device__ __forceinline__ void store_sums(const product_args &a, int part, int t, int n, int lane,
+                                                  const sums<S> &sum)
+{
+#pragma unroll
+    for (int i = 0; i < S::WM / 8; i++) {
+        float two[S::WN / 8][2];
 #pragma unroll
         for (int j = 0; j < S::WN / 8; j++) {
-            const float *v = &sum[i / 2][j][i % 2 * 2];
-            int n = n_first + j * 8;
-            float v0 = v[0] + bias_at(bias, n, rows), v1 = v[1] + bias_at(bias, n + 1, rows);
-            if (a.gated) {
-                if (j >= S::WN / 16) break;
-                const float *up = &sum[i / 2][j + S::WN / 16 < S::WN / 8 ? j + S::WN / 16 : j][i % 2 * 2];
-                v0 = silu_times(v0, up[0] + bias_at(up_bias, n, rows));
-                v1 = silu_times(v1, up[1] + bias_at(up_bias, n + 1, rows));
-            }
-            store_2(a, out, n, rows, v0, v1);
+            two[j][0] = sum.of[i / 2][j][i % 2 * 2];
+            two[j][1] = sum.of[i / 2][j][i % 2 * 2 + 1];
         }
+        store_token<S>(a, part, t + i * 8 + lane / 4, n + lane % 4 * 2, two);
     }
+}
+
+/* The same of a split tile: all warps' sums go to shared memory, and each of the first WM / 8 warps adds up 8 tokens. */
+template <class S>
+static __device__ __forceinline__ void store_split_sums(const product_args &a, int part, int t, int n,
+                                                        int warp, int lane, const sums<S> &sum,
+                                                        unsigned char *ring)
+{
+    float2 *shared = (float2 *)ring; /* [SPLIT, WM / 8, WN / 8, 32 lanes] */
+    const int per_warp = S::WM / 8 * (S::WN / 8) * 32;
+    __syncthreads(); /* the last stage has been read */
+#pragma unroll
+    for (int i = 0; i < S::WM / 8; i++)
+#pragma unroll
+        for (int j = 0; j < S::WN / 8; j++)
+            shared[warp * per_warp + (i * (S::WN / 8) + j) * 32 + lane] =
+                make_float2(sum.of[i / 2][j][i % 2 * 2], sum.of[i / 2][j][i % 2 * 2 + 1]);
+    __syncthreads();
+    if (warp >= S::WM / 8) return;
+    float two[S::WN / 8][2] = {};
+#pragma unroll
+    for (int s = 0; s < S::SPLIT; s++)
+#pragma unroll
+        for (int j = 0; j < S::WN / 8; j++) {
+            float2 v = shared[s * per_warp + (warp * (S::WN / 8) + j) * 32 + lane];
+            two[j][0] += v.x, two[j][1] += v.y;
+        }
+    store_token<S>(a, part, t + warp * 8 + lane / 4, n + lane % 4 * 2, two);
 }
 
 /* Grid: tiles of tokens (fastest, so that blocks beside each other share weights in L2), tiles of weight rows. The
@@ -330,7 +386,8 @@ static __global__ void __launch_bounds__(S::THREADS, 2) product(const __grid_con
     extern __shared__ __align__(128) unsigned char ring[];
     kernel_begins();
     uint32_t shared = (uint32_t)__cvta_generic_to_shared(ring);
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, tile = blockIdx.y, part = 0;
+    int warp = threadIdx.x / 32 % S::WARPS, split = threadIdx.x / 32 / S::WARPS, lane = threadIdx.x % 32;
+    int tile = blockIdx.y, part = 0;
     int warp_m = warp / (S::BN / S::WN), warp_n = warp % (S::BN / S::WN);
     while (part + 1 < a.n_parts && tile >= a.first_tile[part + 1]) part++;
     int m0 = blockIdx.x * S::BM, n0 = (tile - a.first_tile[part]) * (a.gated ? S::BN / 2 : S::BN);
@@ -345,7 +402,7 @@ static __global__ void __launch_bounds__(S::THREADS, 2) product(const __grid_con
         if (s < steps) load_inputs<S>(l, s, s);
         copies_end_group();
     }
-    float sum[S::WM / 16][S::WN / 8][4] = {};
+    sums<S> sum = {};
     uint32_t x_rows = shared + (warp_m * S::WM + lane % 16) * S::ROW_BYTES;
     uint32_t w_rows = shared + (S::BM + warp_n * S::WN + lane % 8 + lane / 16 * 8) * S::ROW_BYTES;
     int slot = 0, next_slot = S::STAGES - 1;
@@ -357,11 +414,14 @@ static __global__ void __launch_bounds__(S::THREADS, 2) product(const __grid_con
             load_inputs<S>(l, step + S::STAGES - 1, next_slot);
         }
         copies_end_group(); /* empty groups keep the count */
-        multiply_stage<S>(sum, x_rows + slot * S::STAGE_BYTES, w_rows + slot * S::STAGE_BYTES, lane);
+        multiply_stage<S>(sum, x_rows + slot * S::STAGE_BYTES, w_rows + slot * S::STAGE_BYTES, split, lane);
         slot = slot + 1 == S::STAGES ? 0 : slot + 1;
         next_slot = next_slot + 1 == S::STAGES ? 0 : next_slot + 1;
     }
-    store_sums<S>(a, part, m0 + warp_m * S::WM, n0 + warp_n * (a.gated ? S::WN / 2 : S::WN), lane, sum);
+    if (S::SPLIT > 1)
+        store_split_sums<S>(a, part, m0, n0, split, lane, sum, ring);
+    else
+        store_sums<S>(a, part, m0 + warp_m * S::WM, n0 + warp_n * (a.gated ? S::WN / 2 : S::WN), lane, sum);
 }
 
 template <class S> static int row_tiles(const product_args &a)
