@@ -4,6 +4,7 @@ extern "C" {
 #include "backend/backend.h"
 }
 #include "backend/cuda_fault.cuh"
+#include "ops/cublaslt.cuh"
 #include "ops/cuda.cuh"
 
 #include <stdio.h>
@@ -71,6 +72,7 @@ static void cuda_close(backend *b)
     for (int i = 0; i < BACKEND_FENCES; i++)
         if (c->fences[i]) cudaEventDestroy(c->fences[i]);
     free(c->marks);
+    if (c->cuda.library) cublaslt_close(c->cuda.library);
     cudaFree(c->cuda.scratch);
     cudaFree(c->cuda.counters);
     if (c->cuda.stream) cudaStreamDestroy(c->cuda.stream);
@@ -125,6 +127,7 @@ static nvllm_status open_device(cuda_backend *c, int device, nvllm_error *err)
     c->cuda.major = card.major;
     c->cuda.shared_bytes = (int)card.sharedMemPerBlockOptin;
     c->cuda.programmatic = card.major >= 9;
+    c->cuda.library = cublaslt_open(device, NULL); /* NULL, or not ready yet: our own products */
     return NVLLM_OK;
 }
 
