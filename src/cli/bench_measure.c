@@ -4,26 +4,29 @@
  * token ids, so that no tokenizer is needed; EOS is ignored, so that every answer has its full length.
  * - prompt: `batch` prompts of `prompt` tokens, from the first submission to the last one's first token.
  * - generation: `batch` sequences that hold `context` tokens; the clock starts one step after the last of them got its
- *   first token and stops after gen * batch more tokens, so that every timed step carries the full batch. */
+ *   first token and stops after gen * batch more tokens, so that every timed step carries the full batch.
+ * The prompts of all repetitions of generation are the same, and the first computes them: the others find them in the
+ * prefix cache. Timed prompts are always new ones. */
 #define _GNU_SOURCE
 #include "bench.h"
+#include "bench_limits.h"
 #include "input.h"
+#include "prompt_ids.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum { STEP_TOKENS = 128 };
-
 /* One bench in progress. */
 typedef struct {
     nvllm_engine *engine;
     bench_shape shape;
     int32_t vocab, head_start;
-    uint64_t random;
-    int32_t *ids;   /* scratch for one prompt */
-    uint64_t *open; /* [batch] requests that run */
+    uint64_t random, contexts; /* seeds: of the next prompt, of those that fill the cache */
+    int32_t *ids;              /* scratch for one prompt */
+    uint64_t *open;            /* [batch] requests that run */
+    double fill_rate;
 } bench;
 
 double bench_now(void)
@@ -33,22 +36,12 @@ double bench_now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* Steele, Lea, Flood: SplitMix64. */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 /* Submits `batch` requests of n_prompt random tokens that would generate n_gen; an exit code. */
 static int submit_batch(bench *b, int32_t n_prompt, int32_t n_gen)
 {
     nvllm_error err = {0};
     for (int32_t r = 0; r < b->shape.batch; r++) {
-        for (int32_t i = 0; i < n_prompt; i++)
-            b->ids[i] = (int32_t)(next_random(&b->random) % (uint64_t)b->vocab);
+        random_ids(b->ids, (size_t)n_prompt, b->vocab, &b->random);
         nvllm_request request = {.ids = b->ids,
                                  .n_ids = (size_t)n_prompt,
                                  .max_tokens = n_gen,
@@ -114,12 +107,13 @@ static int follow_batch(batch_times *times, bench *b, int64_t enough)
 }
 
 /* The most tokens that a sequence may generate before the clock starts: others of the batch are still being submitted
- * (a tiny model makes a token in 20 us) or read their prompts. As far as the model's context allows. */
+ * (a tiny model makes a token in 20 us) or read the last page of their prompts, a few in every step. As far as the
+ * model's context allows. */
 static int32_t head_start(const bench_shape *s, int32_t max_context)
 {
-    enum { SUBMISSION = 256 };
+    enum { SUBMISSION = 256, STEPS_PER_PROMPT = 4 };
     if (s->batch == 1) return 2;
-    int64_t wanted = (int64_t)s->batch * s->context / STEP_TOKENS + 2 * s->batch + SUBMISSION;
+    int64_t wanted = (int64_t)STEPS_PER_PROMPT * s->batch + SUBMISSION;
     int64_t room = (int64_t)max_context - s->context - s->gen;
     int64_t most = wanted < room ? wanted : room;
     return most < 2 ? 2 : (int32_t)most;
@@ -135,17 +129,40 @@ static int measure_prompt(double *rate, bench *b)
     return rc;
 }
 
+/* The prompts of generation, computed once; afterwards all but their last tokens are in the prefix cache. */
+static int fill_contexts(bench *b)
+{
+    batch_times times = {0};
+    double start = bench_now();
+    b->contexts = b->random;
+    int rc = submit_batch(b, b->shape.context, 1);
+    if (!rc) rc = follow_batch(&times, b, 0);
+    if (!rc && b->shape.context > 1)
+        b->fill_rate = (double)b->shape.context * b->shape.batch / (times.all_started - start);
+    return rc;
+}
+
+static int generate_steps(batch_times *times, bench *b, int64_t enough)
+{
+    uint64_t next = b->random;
+    b->random = b->contexts;
+    int rc = submit_batch(b, b->shape.context, b->shape.gen + b->head_start);
+    b->random = next;
+    return rc ? rc : follow_batch(times, b, enough);
+}
+
 static int measure_generation(double *rate, bench *b)
 {
     batch_times times = {0};
     int64_t enough = (int64_t)b->shape.gen * b->shape.batch;
-    int rc = submit_batch(b, b->shape.context, b->shape.gen + b->head_start);
-    if (!rc) rc = follow_batch(&times, b, enough);
+    int rc = generate_steps(&times, b, enough);
     if (!rc && times.counted == 0)
         rc = report_sentence("generation ended before %lld tokens", (long long)enough);
     if (!rc) *rate = (double)enough / (times.counted - times.steady);
     return rc;
 }
+
+/* ---- Repetitions --------------------------------------------------------------------------------------------- */
 
 static int by_size(const void *a, const void *b)
 {
@@ -172,14 +189,12 @@ static int repeat(spread *out, bench *b, const char *what, int (*measure)(double
     return rc;
 }
 
-static int32_t or_default(option_integer option, int32_t fallback)
-{
-    return option.given ? (int32_t)option.value : fallback;
-}
+/* ---- The engine ---------------------------------------------------------------------------------------------- */
 
-static int open_bench_engine(bench *b, const nvllm_model *model, const cli_args *args)
+static nvllm_status open_bench_engine(bench *b, const nvllm_model *model, const cli_args *args,
+                                      nvllm_error *err)
 {
-    nvllm_error err = {0};
+    enum { SLACK = 256 }; /* the KV cache comes in pages, and every sequence begins its own */
     const bench_shape *s = &b->shape;
     int64_t longest = (int64_t)s->context + s->gen + b->head_start;
     if (longest < s->prompt + 1) longest = s->prompt + 1;
@@ -188,10 +203,14 @@ static int open_bench_engine(bench *b, const nvllm_model *model, const cli_args 
                                     .threads = (int32_t)args->threads.value,
                                     .context = longest > INT32_MAX ? INT32_MAX : (int32_t)longest,
                                     .max_sequences = s->batch,
-                                    .step_tokens = STEP_TOKENS + s->batch,
-                                    .queue = s->batch,
-                                    .no_prefix_cache = true};
-    return nvllm_engine_open(&b->engine, model, &options, &err) ? report_failure(&err) : CLI_OK;
+                                    .kv_tokens = args->kv_memory.given ? 0 : (longest + SLACK) * s->batch,
+                                    .kv_bytes = args->kv_memory.value,
+                                    .step_tokens = (int32_t)args->step_tokens.value,
+                                    .queue = s->batch};
+    nvllm_status st = nvllm_engine_open(&b->engine, model, &options, err);
+    const char *passed_over = st ? NULL : nvllm_engine_stats(b->engine).passed_over;
+    if (passed_over) report_sentence("the CPU is used: %s", passed_over);
+    return st;
 }
 
 /* The first token that the engine makes, from a prompt of one. */
@@ -233,34 +252,83 @@ static int64_t peak_rss(void)
     return (int64_t)kb * 1024;
 }
 
-int bench_measure(bench_result *out, const nvllm_model *model, const cli_args *args, double start,
-                  double opened)
+/* ---- Profile ------------------------------------------------------------------------------------------------- */
+
+/* A prompt and some steps of generation with every op timed. */
+static int take_profile(bench_result *out, bench *b)
 {
-    bench_shape shape = {or_default(args->prompt_tokens, 128), or_default(args->gen_tokens, 64),
-                         or_default(args->batch, 1), or_default(args->context, 1), or_default(args->reps, 5)};
-    int32_t longest = shape.prompt > shape.context ? shape.prompt : shape.context;
-    *out = (bench_result){
-        .shape = shape, .model = nvllm_model_describe(model), .open_ms = (opened - start) * 1e3};
-    bench b = {.shape = shape,
+    enum { STEPS = 8 };
+    nvllm_error err = {0};
+    char *json = NULL;
+    batch_times times = {0};
+    int32_t prompt = b->shape.prompt ? b->shape.prompt : b->shape.context;
+    if (nvllm_profile_start(b->engine, &err)) return report_failure(&err);
+    int rc = submit_batch(b, prompt, 1);
+    if (!rc) rc = follow_batch(&times, b, 0);
+    if (!rc) rc = generate_steps(&times, b, (int64_t)STEPS * b->shape.batch);
+    nvllm_status st = nvllm_profile_stop(b->engine, &json, &err);
+    if (st && !rc) rc = report_failure(&err);
+    json_t *profile = json ? json_loads(json, 0, NULL) : NULL;
+    if (!rc) op_table_prompt(&out->prompt, profile);
+    if (!rc) op_table_decode(&out->decode, profile, b->shape.batch);
+    json_decref(profile);
+    nvllm_free(json);
+    return rc;
+}
+
+/* ---- All of it ----------------------------------------------------------------------------------------------- */
+
+/* Before the runs: everybody needs the device for himself. */
+static void take_limits(bench_result *out, bench *b, bool again)
+{
+    bool known = out->limits.read_gb_per_s > 0;
+    if (!known || !out->limits_kept) {
+        nvllm_limits limits = bench_limits(b->engine, again && !known, &out->limits_kept);
+        take_better(&out->limits, limits);
+    }
+    forget_peak();
+}
+
+static int run_all(bench_result *out, bench *b, const cli_args *args, double start)
+{
+    int rc = first_token(b);
+    out->first_token_ms = (bench_now() - start) * 1e3;
+    if (rc) return rc;
+    take_limits(out, b, args->measure_again);
+    if (b->shape.prompt) rc = repeat(&out->prompt_rate, b, "prompt", measure_prompt);
+    if (!rc) rc = fill_contexts(b);
+    if (!rc) rc = repeat(&out->gen_rate, b, "generate", measure_generation);
+    if (rc) return rc;
+    out->fill_rate = b->fill_rate;
+    out->peak_rss = peak_rss();
+    out->engine = nvllm_engine_stats(b->engine);
+    if (args->op_times) rc = take_profile(out, b);
+    if (!out->limits_kept) take_better(&out->limits, nvllm_measure_limits(b->engine));
+    return rc;
+}
+
+int bench_measure(bench_result *out, const nvllm_model *model, const cli_args *args, const bench_shape *shape,
+                  double start, double opened, nvllm_error *misfit)
+{
+    nvllm_error err = {0};
+    int32_t longest = shape->prompt > shape->context ? shape->prompt : shape->context;
+    out->shape = *shape;
+    out->model = nvllm_model_describe(model);
+    out->open_ms = (opened - start) * 1e3;
+    bench b = {.shape = *shape,
                .vocab = out->model.vocab_size,
-               .head_start = head_start(&shape, out->model.max_context),
+               .head_start = head_start(shape, out->model.max_context),
                .random = (uint64_t)args->seed.value,
                .ids = calloc((size_t)longest, sizeof *b.ids),
-               .open = calloc((size_t)shape.batch, sizeof *b.open)};
+               .open = calloc((size_t)shape->batch, sizeof *b.open)};
     int rc = b.ids && b.open ? CLI_OK : report_sentence("out of memory");
-    if (!rc) rc = open_bench_engine(&b, model, args);
+    nvllm_status st = rc ? NVLLM_OK : open_bench_engine(&b, model, args, &err);
+    if (st && misfit && (st == NVLLM_ERR_LIMIT || st == NVLLM_ERR_MEMORY))
+        *misfit = err;
+    else if (st)
+        rc = report_failure(&err);
     out->engine_ms = (bench_now() - start) * 1e3;
-    if (!rc) rc = first_token(&b);
-    out->first_token_ms = (bench_now() - start) * 1e3;
-    if (!rc) out->limits = nvllm_measure_limits(b.engine);
-    forget_peak();
-    if (!rc) rc = repeat(&out->prompt_rate, &b, "prompt", measure_prompt);
-    if (!rc) rc = repeat(&out->gen_rate, &b, "generate", measure_generation);
-    if (!rc) {
-        out->peak_rss = peak_rss();
-        out->engine = nvllm_engine_stats(b.engine);
-        take_better(&out->limits, nvllm_measure_limits(b.engine));
-    }
+    if (!rc && !st) rc = run_all(out, &b, args, start);
     nvllm_engine_close(b.engine);
     free(b.open);
     free(b.ids);

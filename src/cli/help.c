@@ -107,7 +107,8 @@ void help_man_page(void)
          "Ctrl\\-C.");
     puts(".SH ENVIRONMENT\nHF_HUB_CACHE and HF_HOME say where org/name models lie; XDG_STATE_HOME where the "
          "history of\n"
-         "chat is kept; NO_COLOR switches colours off.");
+         "chat is kept; XDG_CACHE_HOME where bench keeps what it measured of a GPU; NO_COLOR switches "
+         "colours off.");
 }
 
 /* ---- Completion -------------------------------------------------------------------------------------------- */

@@ -122,17 +122,28 @@ static bool make_folders(char *path)
     return true;
 }
 
-char *history_path(void)
+/* `name` below nano-vllm in the folder of this variable, or else in `below` of HOME. */
+static char *own_path(const char *variable, const char *below, const char *name)
 {
-    const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    const char *folder = getenv(variable), *home = getenv("HOME");
     char *path = NULL;
     int n = -1;
-    if (state && *state == '/')
-        n = asprintf(&path, "%s/nano-vllm/history", state);
+    if (folder && *folder == '/')
+        n = asprintf(&path, "%s/nano-vllm/%s", folder, name);
     else if (home && *home == '/')
-        n = asprintf(&path, "%s/.local/state/nano-vllm/history", home);
+        n = asprintf(&path, "%s/%s/nano-vllm/%s", home, below, name);
     if (n < 0) return NULL;
     if (make_folders(path)) return path;
     free(path);
     return NULL;
+}
+
+char *history_path(void)
+{
+    return own_path("XDG_STATE_HOME", ".local/state", "history");
+}
+
+char *cache_path(const char *name)
+{
+    return own_path("XDG_CACHE_HOME", ".cache", name);
 }

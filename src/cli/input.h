@@ -23,8 +23,10 @@ bool stdout_is_terminal(void);
 bool stderr_is_terminal(void);
 
 /* The environment, read here only: colours wanted (NO_COLOR, and stdout is a terminal); the history file of chat, in
- * memory of the caller's, its folder made (XDG_STATE_HOME, HOME), NULL when there is no home. */
+ * memory of the caller's, its folder made (XDG_STATE_HOME, HOME), NULL when there is no home; a file of things that
+ * can be made again, the same way (XDG_CACHE_HOME, HOME). */
 bool colour_wanted(void);
 char *history_path(void);
+char *cache_path(const char *name);
 
 #endif

@@ -16,7 +16,7 @@ PROGRAM = os.environ.get("NVLLM_TEST_PROGRAM", str(BUILD / "nano-vllm"))
 LIBRARY = os.environ.get("NVLLM_TEST_LIBRARY", str(BUILD / "libnanovllm.so"))
 SHARED = Path(os.environ.get("NVLLM_TEST_SHARED", SOURCE.parent / "shared/data"))
 FIXTURES = SOURCE / "tests/fixtures"
-COMMANDS = ["run", "chat", "serve", "bench", "perplexity", "tokenize", "detokenize", "render", "inspect"]
+COMMANDS = ["run", "chat", "serve", "bench", "profile", "check", "perplexity", "tokenize", "detokenize", "render", "inspect"]
 SANITIZED = "NVLLM_TEST_SANITIZED" in os.environ
 BYTES_GGUF = FIXTURES / "gguf/llama-llama3-f32.gguf"  # its tokenizer knows every byte
 
