@@ -103,7 +103,8 @@ typedef struct {
         *random_config; /* instead of source: a config.json (or its folder) whose model gets random weights */
     const char *dtype;  /* random_config only: "f32", "f16", "bf16" or "q8_0"; NULL: as the config says */
     uint64_t seed;      /* random_config only */
-    const char *device; /* the device that the engine will use, as in nvllm_engine_options, "auto" included: its driver
+    const char *
+        device; /* the device that the engine will use, as in nvllm_engine_options, "auto" included: its driver
                            is made ready meanwhile; NULL: it is not */
 } nvllm_model_options;
 
@@ -162,11 +163,11 @@ typedef struct {
     int32_t threads;       /* CPU threads, the engine's included; 0: one per physical core */
     int32_t context;       /* tokens per sequence, prompt and answer; 0: the model's, at most 4,096 */
     int32_t max_sequences; /* sequences in one step; 0: 8 */
-    int64_t kv_tokens;     /* tokens that the KV cache holds in all; 0: context * max_sequences, or what fits */
-    int64_t kv_bytes;      /* instead of kv_tokens: memory of the KV cache; 0: kv_tokens decides */
-    int32_t step_tokens;   /* most tokens in one step, prompts and answers together; 0: 128, on a GPU 2,048 */
-    int32_t queue;         /* requests that may wait; 0: 1,024 */
-    bool no_prefix_cache;  /* do not keep the pages of finished sequences for others that begin alike */
+    int64_t kv_tokens;   /* tokens that the KV cache holds in all; 0: context * max_sequences, or what fits */
+    int64_t kv_bytes;    /* instead of kv_tokens: memory of the KV cache; 0: kv_tokens decides */
+    int32_t step_tokens; /* most tokens in one step, prompts and answers together; 0: 128, on a GPU 2,048 */
+    int32_t queue;       /* requests that may wait; 0: 1,024 */
+    bool no_prefix_cache; /* do not keep the pages of finished sequences for others that begin alike */
 } nvllm_engine_options;
 
 /* NULL options: the defaults. Fails with figures when weights and KV cache do not fit into memory. */
@@ -251,7 +252,8 @@ typedef struct {
     int32_t token; /* -1 for events without one */
     const char *text;
     size_t text_len;
-    float logprob;            /* with request.logprobs >= 0 */
+    double seconds; /* TOKEN: when the token was there, by CLOCK_MONOTONIC, however late it is polled */
+    float logprob;  /* with request.logprobs >= 0 */
     const nvllm_logprob *top; /* [n_top] */
     size_t n_top;
     nvllm_finish finish; /* DONE */
@@ -288,7 +290,8 @@ typedef struct {
     int32_t kernels_per_step; /* GPU: in the step of single tokens that was recorded last; 0: none was */
     const char *device, *isa; /* isa: on a GPU its name */
     const char *device_id;    /* names this very GPU; NULL on the CPU */
-    const char *passed_over;  /* why the device "auto" is not the GPU, a clause; NULL: it is, or was not asked for */
+    const char
+        *passed_over; /* why the device "auto" is not the GPU, a clause; NULL: it is, or was not asked for */
 } nvllm_stats;
 
 NVLLM_API nvllm_stats nvllm_engine_stats(nvllm_engine *engine);

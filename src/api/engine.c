@@ -131,6 +131,7 @@ static void handle_token(nvllm_engine *e, request **at, const engine_event *even
         event_queue_push(&e->events, &(nvllm_event){.request = r->id,
                                                     .kind = NVLLM_EVENT_TOKEN,
                                                     .token = event->token,
+                                                    .seconds = time,
                                                     .text = e->text.data,
                                                     .text_len = e->text.len,
                                                     .logprob = event->logprob,

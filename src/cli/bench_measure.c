@@ -1,6 +1,7 @@
 /* bench: the measurements.
  *
- * Everything is timed from outside, as a user of the library sees it: from nvllm_submit to events. Prompts are random
+ * Everything is timed from outside, as a user of the library sees it: from nvllm_submit to events, by the events' own
+ * time, since a busy machine may let this thread read them late. Prompts are random
  * token ids, so that no tokenizer is needed; EOS is ignored, so that every answer has its full length.
  * - prompt: `batch` prompts of `prompt` tokens, from the first submission to the last one's first token.
  * - generation: `batch` sequences that hold `context` tokens; the clock starts one step after the last of them got its
@@ -66,12 +67,12 @@ typedef struct {
     double counted;     /* `enough` tokens later still */
 } batch_times;
 
-/* A token that came after every sequence's first. */
-static void count_token(batch_times *times, bench *b, int64_t counted, int64_t enough)
+/* A token that came, at `time`, after every sequence's first. */
+static void count_token(batch_times *times, bench *b, int64_t counted, int64_t enough, double time)
 {
-    if (counted == b->shape.batch) times->steady = bench_now();
+    if (counted == b->shape.batch) times->steady = time;
     if (counted != b->shape.batch + enough || enough == 0) return;
-    times->counted = bench_now();
+    times->counted = time;
     cancel_batch(b);
 }
 
@@ -93,13 +94,13 @@ static int follow_batch(batch_times *times, bench *b, int64_t enough)
         if (event.kind == NVLLM_EVENT_DONE) running--;
         if (event.kind != NVLLM_EVENT_TOKEN) continue;
         if (started == b->shape.batch) {
-            count_token(times, b, ++counted, enough);
+            count_token(times, b, ++counted, enough, event.seconds);
             continue;
         }
         for (int32_t r = 0; r < b->shape.batch; r++) {
             if (b->open[r] != event.request || has_token[r]) continue;
             has_token[r] = true;
-            if (++started == b->shape.batch) times->all_started = bench_now();
+            if (++started == b->shape.batch) times->all_started = event.seconds;
         }
     }
     free(has_token);
