@@ -68,7 +68,7 @@ static __device__ __forceinline__ mass_t tile_total(mass_t sum, mass_t *partial)
 static __device__ __forceinline__ void tile_top(scan_shared &s, draw_tile *record, const float (&x)[EACH],
                                                 int first, int V, int n)
 {
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    int warp = threadIdx.x / 32;
     code_t code[EACH];
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
@@ -77,12 +77,7 @@ static __device__ __forceinline__ void tile_top(scan_shared &s, draw_tile *recor
     }
     warp_top<EACH>(s.top + warp * n, code, n);
     __syncthreads();
-    if (warp > 0) return;
-    enum { LISTS = TILE_WARPS * DRAW_MAX_TOP / 32 };
-    code_t list[LISTS];
-#pragma unroll
-    for (int e = 0; e < LISTS; e++) list[e] = e * 32 + lane < TILE_WARPS * n ? s.top[e * 32 + lane] : 0;
-    warp_top<LISTS>(record->top, list, n);
+    if (warp == 0) merge_lists(record->top, s.top, TILE_WARPS, n);
 }
 
 static __device__ __forceinline__ void raw_statistics(scan_shared &s, draw_tile *record,
@@ -169,7 +164,7 @@ static __device__ __forceinline__ void decide(const draw_job &job, int n)
     if (sample) state->limit = first_limit(o.params, top);
 }
 
-static __global__ void __launch_bounds__(TILE_THREADS) draw_scan(draw_job job)
+static __global__ void __launch_bounds__(TILE_THREADS, 2) draw_scan(draw_job job)
 {
     __shared__ scan_shared s;
     kernel_begins();

@@ -239,18 +239,22 @@ static __device__ mass_t amount_of_candidates(chooser &c, bool by_mass)
 
 /* As many chunks reach the k-th largest of the chunks' maxima, so the k-th largest logit is no smaller. Its key, or a
  * little less: the lowest bits make no difference. */
-static __device__ unsigned floor_of_top_k(const chooser &c, int k)
+static __device__ unsigned floor_of_top_k(const chooser &c, unsigned k)
 {
-    unsigned own[OWN_CHUNKS], floor = 0;
-    mass_t *partial = c.s->partial;
+    unsigned own[OWN_CHUNKS], floor = 0, *counts = c.s->count; /* two sets in turn: one barrier per bit */
 #pragma unroll
-    for (int i = 0; i < OWN_CHUNKS; i++) own[i] = chunk_max(c, threadIdx.x + i * CHOOSE_THREADS);
+    for (int i = 0; i < OWN_CHUNKS; i++) own[i] = chunk_max(c, (int)threadIdx.x + i * CHOOSE_THREADS);
     for (unsigned bit = 1u << 31; bit >= 1u << 13; bit >>= 1) {
-        int mine = 0;
+        unsigned mine = 0;
 #pragma unroll
         for (int i = 0; i < OWN_CHUNKS; i++) mine += own[i] >= (floor | bit);
-        if (block_total((mass_t)mine, partial) >= (mass_t)k) floor |= bit;
+        mine = __reduce_add_sync(0xffffffffu, mine);
+        if (threadIdx.x % 32 == 0) counts[threadIdx.x / 32] = mine;
+        __syncthreads();
+        if (__reduce_add_sync(0xffffffffu, counts[threadIdx.x % 32]) >= k) floor |= bit;
+        counts = counts == c.s->count ? c.s->count + CHOOSE_WARPS : c.s->count;
     }
+    __syncthreads();
     return floor;
 }
 
@@ -343,7 +347,7 @@ static __device__ int draw_filtered(chooser &c, const draw_state &state)
     const sample_params &p = c.o->params;
     mass_t mass = 0;
     if (p.top_k > 0)
-        c.limit = max(c.limit, code_of(floor_of_top_k(c, p.top_k), MAX_ID));
+        c.limit = max(c.limit, code_of(floor_of_top_k(c, (unsigned)p.top_k), MAX_ID));
     else {
         int t = threadIdx.x;
         mass = block_total(t < c.job->tiles ? c.tile[t].mass : 0, c.s->partial);
@@ -391,13 +395,7 @@ static __device__ void merge_top(const chooser &c, int n)
     }
     warp_top<OWN>(c.s->top + warp * n, code, n);
     __syncthreads();
-    if (warp > 0) return;
-    code_t list[DRAW_MAX_TOP];
-#pragma unroll
-    for (int i = 0; i < DRAW_MAX_TOP; i++) list[i] = i < n ? c.s->top[i * 32 + lane] : 0;
-    __syncwarp();
-    warp_top<DRAW_MAX_TOP>(c.s->top, list, n);
-    __syncwarp();
+    if (warp == 0) merge_lists(c.s->top, c.s->top, CHOOSE_WARPS, n);
 }
 
 /* The result of an order: one warp, after merge_top by all. */

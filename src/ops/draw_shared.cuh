@@ -154,6 +154,21 @@ template <int E> static __device__ __forceinline__ void warp_top(code_t *out, co
     }
 }
 
+/* The n largest of up to 32 such lists, lists[l * n + i], into out[n]. One warp; out may be `lists`. */
+static __device__ __forceinline__ void merge_lists(code_t *out, const code_t *lists, int count, int n)
+{
+    int lane = threadIdx.x % 32, at = lane * n, end = lane < count ? at + n : at;
+    code_t best = 0;
+    for (int i = 0; i < n; i++) {
+        code_t head = at < end ? lists[at] : 0, most = warp_max(head);
+        at += head == most;
+        if (lane == i) best = most;
+    }
+    __syncwarp();
+    if (lane < n) out[lane] = best;
+    __syncwarp();
+}
+
 /* ---- Edits --------------------------------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ bool has_penalty(const draw_order &o)
