@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "model/weights.h"
 #include "base/half.h"
+#include "base/thread_pool.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -236,7 +237,7 @@ static float uniform(uint64_t *state)
 
 #define PALETTE 4096
 
-/* Each row is filled from a palette of values in the wanted format: a gigabyte in well under a second. */
+/* Matrices are filled from a palette of values in the wanted format. */
 typedef struct {
     uint16_t half[PALETTE]; /* bf16 or f16 */
     float wide[PALETTE];
@@ -250,9 +251,17 @@ static void palette_make(palette *p, dtype format, float amplitude, uint64_t see
     }
 }
 
-static void fill_q8_0(uint8_t *out, int64_t blocks, float amplitude, uint64_t state)
+/* A stretch of a matrix, of the pieces that one number of the generator gives: so any stretch can be made alone. */
+enum {
+    PIECE = 5,        /* elements of f32, f16, bf16: 12 bits each */
+    STRETCH = 1 << 18 /* elements, about; a thread's work */
+};
+
+static void fill_q8_0(uint8_t *out, int64_t first, int64_t blocks, float amplitude, uint64_t state)
 {
     uint16_t scale = f16_from_float(amplitude / 127.0f);
+    state += (uint64_t)first * (Q8_0_BLOCK / 8);
+    out += first * Q8_0_BLOCK_BYTES;
     for (int64_t b = 0; b < blocks; b++, out += Q8_0_BLOCK_BYTES) {
         memcpy(out, &scale, sizeof scale);
         for (int i = 0; i < Q8_0_BLOCK; i += 8) {
@@ -263,22 +272,50 @@ static void fill_q8_0(uint8_t *out, int64_t blocks, float amplitude, uint64_t st
     }
 }
 
-static void fill_matrix(void *out, const weight *w, const palette *p, float amplitude, uint64_t state)
+static void fill_half(uint16_t *out, const palette *p, int64_t i, int64_t end, uint64_t state)
 {
-    int64_t n = (int64_t)w->rows * w->cols, i = 0;
-    if (w->format == DTYPE_Q8_0) {
-        fill_q8_0(out, n / Q8_0_BLOCK, amplitude, state);
+    for (state += (uint64_t)(i / PIECE); i < end;) {
+        uint64_t bits = mix(state++);
+        for (int j = 0; j < PIECE && i < end; j++, i++, bits >>= 12) out[i] = p->half[bits % PALETTE];
+    }
+}
+
+static void fill_wide(float *out, const palette *p, int64_t i, int64_t end, uint64_t state)
+{
+    for (state += (uint64_t)(i / PIECE); i < end;) {
+        uint64_t bits = mix(state++);
+        for (int j = 0; j < PIECE && i < end; j++, i++, bits >>= 12) out[i] = p->wide[bits % PALETTE];
+    }
+}
+
+typedef struct {
+    void *out;
+    const weight *w;
+    const palette *p;
+    float amplitude;
+    uint64_t state;
+} matrix_fill;
+
+/* Units [begin, end): blocks of q8_0, pieces of the other formats. */
+static void fill_units(void *arg, int64_t begin, int64_t end, int worker)
+{
+    const matrix_fill *f = arg;
+    (void)worker;
+    if (f->w->format == DTYPE_Q8_0) {
+        fill_q8_0(f->out, begin, end - begin, f->amplitude, f->state);
         return;
     }
-    while (i < n) {
-        uint64_t bits = mix(state++);
-        for (int j = 0; j < 5 && i < n; j++, i++, bits >>= 12) {
-            if (w->format == DTYPE_F32)
-                ((float *)out)[i] = p->wide[bits % PALETTE];
-            else
-                ((uint16_t *)out)[i] = p->half[bits % PALETTE];
-        }
-    }
+    int64_t n = (int64_t)f->w->rows * f->w->cols, stop = end * PIECE < n ? end * PIECE : n;
+    if (f->w->format == DTYPE_F32)
+        fill_wide(f->out, f->p, begin * PIECE, stop, f->state);
+    else
+        fill_half(f->out, f->p, begin * PIECE, stop, f->state);
+}
+
+static void fill_matrix(thread_pool *pool, const matrix_fill *f)
+{
+    int64_t unit = f->w->format == DTYPE_Q8_0 ? Q8_0_BLOCK : PIECE, n = (int64_t)f->w->rows * f->w->cols;
+    thread_pool_run(pool, (n + unit - 1) / unit, STRETCH / unit, fill_units, (void *)(uintptr_t)f);
 }
 
 static nvllm_status random_vector(weights *w, weight_role role, int32_t layer, int32_t n, uint64_t state,
@@ -318,14 +355,16 @@ static nvllm_status plan_random(weights *w, const model_config *c, dtype format,
     return NVLLM_OK;
 }
 
-static void fill_random(weights *w, const model_config *c, const palette *p, float amplitude, uint64_t seed)
+static void fill_random(weights *w, const model_config *c, const palette *p, float amplitude, uint64_t seed,
+                        thread_pool *pool)
 {
     uint8_t *next = w->random;
     for (int32_t layer = 0; layer < c->L; layer++)
         for (int role = 0; role < W_COUNT; role++) {
             weight *slot = slot_of(w, (weight_role)role, layer);
             if (!slot->rows || slot->data || (!roles[role].per_layer && layer > 0)) continue;
-            fill_matrix(next, slot, p, amplitude, mix(seed + 1 + (uint64_t)layer * W_COUNT + (uint64_t)role));
+            uint64_t state = mix(seed + 1 + (uint64_t)layer * W_COUNT + (uint64_t)role);
+            fill_matrix(pool, &(matrix_fill){next, slot, p, amplitude, state});
             slot->data = next;
             next += ((size_t)slot->rows * dtype_row_bytes(slot->format, slot->cols) + 63) & ~(size_t)63;
         }
@@ -339,8 +378,10 @@ nvllm_status weights_random(weights *out, const model_config *c, dtype format, u
     nvllm_status st = table_alloc(&w, c, err);
     if (st) return st;
     st = plan_random(&w, c, format, seed, err);
+    thread_pool *pool = NULL;
     palette *p = st ? NULL : malloc(sizeof *p);
     if (!st && !p) st = error_memory(err, sizeof *p, "random weights");
+    if (!st) st = thread_pool_open(&pool, thread_count_default(), err);
     if (st) goto fail;
     w.random = mmap(NULL, w.random_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (w.random == MAP_FAILED) {
@@ -349,12 +390,14 @@ nvllm_status weights_random(weights *out, const model_config *c, dtype format, u
         goto fail;
     }
     palette_make(p, format, amplitude, seed);
-    fill_random(&w, c, p, amplitude, seed);
+    fill_random(&w, c, p, amplitude, seed, pool);
+    thread_pool_close(pool);
     free(p);
     tie_head(&w, c);
     *out = w;
     return NVLLM_OK;
 fail:
+    thread_pool_close(pool);
     free(p);
     weights_free(&w);
     return st;
