@@ -23,6 +23,10 @@ enum {
     MERGE_STEP = 16
 };
 
+/* Whether the first tile's K and V are asked for before the kernel waits: in the fused op they, the page table, kv_len
+ * and row_start were written before the step's first kernel. */
+static constexpr bool EARLY = false;
+
 static constexpr float LOWEST = -1e30f; /* below every score; finite, so that differences are numbers */
 
 /* ---- KV write ------------------------------------------------------------------------------------------------ */
@@ -536,8 +540,7 @@ template <class E, int G> static constexpr int blocks_per_sm()
 }
 
 /* E: the cache's element; G: query heads of a block; L: lanes that share a position. Grid: (splits or tokens, kv heads
- * * groups, rows or 1). What is read between the wait and prepare_heads is constant during a step's kernels, but for
- * the cache's positions of this step when op.k is NULL. */
+ * * groups, rows or 1). */
 template <class E, int G, int L>
 static __global__ void __launch_bounds__(THREADS, blocks_per_sm<E, G>())
     attend(const __grid_constant__ attend_args d)
@@ -549,14 +552,19 @@ static __global__ void __launch_bounds__(THREADS, blocks_per_sm<E, G>())
     const kv_layer &kv = d.op.attention.kv;
     block_heads b = heads_of_block(d);
     head_pairs w = item_weights(d, threadIdx.x / 32, b.n);
-    kernel_waits();
+    bool early = EARLY && d.op.k;
+    if (!early) kernel_waits();
     job j;
-    if (!find_job(j, d)) return;
+    if (!find_job(j, d)) {
+        if (early) kernel_waits();
+        return;
+    }
     reader cache(d, j, b.kv);
     pack<E> k[U], v[U];
     int tile = j.origin, page = cache.page_of(tile), next_page = cache.page_of(tile + reader::TILE);
     cache.load(k, kv.k_pool, tile, page);
     cache.load(v, kv.v_pool, tile, page);
+    if (early) kernel_waits();
     prepare_heads(shared, d, j, b, w);
     __syncthreads();
     running<G> now;

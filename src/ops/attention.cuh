@@ -75,7 +75,7 @@ static __device__ __forceinline__ void norm_head(head_pairs &h, const head_pairs
     float sum = 0;
 #pragma unroll
     for (int i = 0; i < PAIRS; i++) sum += h.x[i].x * h.x[i].x + h.x[i].y * h.x[i].y;
-    float scale = 1.0f / sqrtf(warp_sum(sum) / (float)C + eps);
+    float scale = rsqrtf(__fdividef(warp_sum(sum), (float)C) + eps); /* both to 2 units in the last place */
 #pragma unroll
     for (int i = 0; i < PAIRS; i++) {
         h.x[i].x = w.x[i].x * (h.x[i].x * scale);
