@@ -32,12 +32,11 @@ static size_t buffer_bytes(const model *m, const runner_options *o)
     return sum;
 }
 
-/* tokens, pos, slot; row_start, kv_len, a draw's order; logit_row; the page table. */
 static size_t step_bytes(const runner_options *o)
 {
-    size_t T = (size_t)o->max_tokens, R = (size_t)o->max_rows, N = (size_t)o->max_logits;
-    size_t P = ((size_t)o->max_context + (size_t)o->page_slots - 1) / (size_t)o->page_slots;
-    return (3 * T + 2 * R + 1 + N + R * P) * sizeof(int32_t) + R * sizeof(draw_order);
+    int32_t pages_per_row = (o->max_context + o->page_slots - 1) / o->page_slots;
+    return placement_step_bytes(o->max_tokens, o->max_logits, o->max_rows * pages_per_row) +
+           (size_t)o->max_rows * sizeof(int32_t); /* the drawn tokens */
 }
 
 memory_plan memory_plan_of(const model *m, backend *b, const runner_options *o)

@@ -77,18 +77,26 @@ static nvllm_status place_weights(placement *p, const model *m, nvllm_error *err
     return st;
 }
 
+/* The orders of draws come first: they hold 8-byte numbers. */
+size_t placement_step_bytes(int32_t max_tokens, int32_t max_logits, int32_t page_entries)
+{
+    size_t rows = (size_t)max_tokens + 1;
+    return (5 * rows + (size_t)page_entries + (size_t)max_logits) * sizeof(int32_t) +
+           rows * sizeof(draw_order);
+}
+
 static nvllm_status open_device(placement *p, const model *m, int32_t max_tokens, int32_t max_logits,
                                 int32_t page_entries, nvllm_error *err)
 {
     nvllm_status st = place_weights(p, m, err);
     if (st) return st;
-    size_t rows = (size_t)max_tokens + 1, V = (size_t)m->config.V;
-    p->step_bytes = (5 * rows + (size_t)page_entries + (size_t)max_logits) * sizeof(int32_t) +
-                    rows * sizeof(draw_order); /* first in the block: they hold 8-byte numbers */
+    size_t V = (size_t)m->config.V;
+    p->step_bytes = placement_step_bytes(max_tokens, max_logits, page_entries);
     p->step_ints = p->backend->type->alloc(p->backend, p->step_bytes);
     p->host_ints = malloc(p->step_bytes);
     p->host_logits = malloc((size_t)max_logits * V * sizeof(float));
-    if (!p->step_ints || !p->host_ints || !p->host_logits)
+    if (!p->step_ints) return backend_out_of_memory(p->backend, p->step_bytes, "the step's arrays", err);
+    if (!p->host_ints || !p->host_logits)
         return error_memory(err, p->step_bytes + (size_t)max_logits * V * sizeof(float), "the step's arrays");
     return NVLLM_OK;
 }
@@ -141,7 +149,7 @@ static nvllm_status place_edits(placement *p, batch *out, const batch *s, nvllm_
         type->free(p->backend, p->edits, p->edit_bytes);
         p->edit_bytes = 0;
         p->edits = type->alloc(p->backend, 2 * bytes);
-        if (!p->edits) return error_memory(err, 2 * bytes, "penalties and biases");
+        if (!p->edits) return backend_out_of_memory(p->backend, 2 * bytes, "penalties and biases", err);
         p->edit_bytes = 2 * bytes;
     }
     uint8_t *at = p->edits;

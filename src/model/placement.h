@@ -27,6 +27,8 @@ void placement_close(placement *p);
 
 /* Bytes of the device's memory that the weights take; 0: they stay where they are. */
 size_t placement_weight_bytes(const model *m, const backend *b);
+/* And the arrays of a step. */
+size_t placement_step_bytes(int32_t max_tokens, int32_t max_logits, int32_t page_entries);
 
 /* The step with pointers that the backend's ops can read. */
 nvllm_status placement_step(placement *p, batch *out, const batch *step, nvllm_error *err);

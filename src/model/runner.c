@@ -1,4 +1,5 @@
 /* The runner's memory and its steps; see runner.h. */
+#include "model/memory_plan.h"
 #include "model/runner_state.h"
 
 #include <stdlib.h>
@@ -15,7 +16,7 @@ static nvllm_status alloc_buffers(runner *r, nvllm_error *err)
         int32_t rows = is_per_logit(i) ? r->options.max_logits : r->options.max_tokens;
         r->buffer_bytes[i] = (size_t)rows * (size_t)r->graph.width[i] * sizeof(float);
         r->buffer[i] = r->backend->type->alloc(r->backend, r->buffer_bytes[i]);
-        if (!r->buffer[i]) return error_memory(err, r->buffer_bytes[i], "activations");
+        if (!r->buffer[i]) return backend_out_of_memory(r->backend, r->buffer_bytes[i], "activations", err);
     }
     return NVLLM_OK;
 }
@@ -29,7 +30,7 @@ static nvllm_status alloc_kv(runner *r, nvllm_error *err)
     size_t bytes = r->layer_bytes * (size_t)c->L;
     r->k_pool = r->backend->type->alloc(r->backend, bytes);
     r->v_pool = r->backend->type->alloc(r->backend, bytes);
-    if (!r->k_pool || !r->v_pool) return error_memory(err, 2 * bytes, "the KV cache");
+    if (!r->k_pool || !r->v_pool) return backend_out_of_memory(r->backend, 2 * bytes, "the KV cache", err);
     return NVLLM_OK;
 }
 
@@ -67,30 +68,11 @@ static nvllm_status take_graph(runner *r, nvllm_error *err)
     return graph_fuse(&r->graph, &r->model->graph, &r->model->weights, &single, &r->fusion, err);
 }
 
-static backend_shape shape_of(const runner *r)
-{
-    const model_config *c = &r->model->config;
-    const graph *g = &r->model->graph;
-    backend_shape s = {.max_tokens = r->options.max_tokens,
-                       .max_logits = r->options.max_logits,
-                       .max_rows = r->options.max_rows,
-                       .H = c->H,
-                       .K = c->K,
-                       .C = c->C,
-                       .D = c->D,
-                       .F = c->F,
-                       .V = c->V,
-                       .max_context = r->options.max_context};
-    for (int32_t i = 0; i < g->count; i++)
-        if (g->ops[i].kind == OP_LINEAR && g->ops[i].in.cols > s.widest_input) s.widest_input = g->ops[i].in.cols;
-    return s;
-}
-
 static nvllm_status open_parts(runner *r, nvllm_error *err)
 {
     const runner_options *o = &r->options;
     int32_t pages_per_row = (o->max_context + o->page_slots - 1) / o->page_slots;
-    backend_shape shape = shape_of(r);
+    backend_shape shape = memory_plan_shape(r->model, o);
     nvllm_status st = take_graph(r, err);
     if (!st)
         st = placement_open(&r->place, r->model, r->backend, o->max_tokens, o->max_logits,
