@@ -117,12 +117,14 @@ static int64_t default_kv_tokens(const engine_options *o, const model *m, backen
     return fit > o->context ? fit : o->context;
 }
 
-/* A prompt is read in steps of so many tokens; never more than could come at once. */
+/* A prompt is read in steps of so many tokens: never more than could come at once, and enough that one makes progress
+ * beside all others when they generate. */
 static int32_t default_step_tokens(const engine_options *o, const backend *b)
 {
     int64_t all = (int64_t)o->context * o->max_sequences;
-    if (!b->type->memory) return DEFAULT_STEP_TOKENS;
-    return all < DEVICE_STEP_TOKENS ? (int32_t)all : DEVICE_STEP_TOKENS;
+    int64_t wanted = b->type->memory ? DEVICE_STEP_TOKENS : DEFAULT_STEP_TOKENS;
+    if (wanted < 2 * (int64_t)o->max_sequences) wanted = 2 * (int64_t)o->max_sequences;
+    return (int32_t)(b->type->memory && all < wanted ? all : wanted);
 }
 
 static nvllm_status take_kv(engine_options *o, const nvllm_engine_options *from, const model *m, backend *b,
