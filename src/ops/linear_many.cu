@@ -9,7 +9,8 @@
  * arrive by cp.async in a ring of STAGES. All parts (q, k, v) are one grid. For gated products (silu(gate) * up) half of
  * each warp's weight rows are gate's and half are up's of the same numbers, so one thread holds both sums and the
  * result is written at once. With few tokens a block's warps share the k of a stage instead (SPLIT), which shortens the
- * chain of dependent steps; their sums meet in shared memory, in a fixed order. */
+ * chain of dependent steps; their sums meet in shared memory, in a fixed order; and where the blocks
+ * would not fill the GPU, a cluster of blocks shares k (CLUSTER, compute capability 9.0 and later). */
 #include "ops/cublaslt.cuh"
 #include "ops/cuda.cuh"
 extern "C" {
@@ -119,13 +120,15 @@ typedef struct {
 
 /* Shared memory: rows of BK elements in 16-byte chunks, chunk c of row r at c ^ (r % 8), which spreads 8 rows of one
  * chunk column over all banks for ldmatrix. */
-template <int BM_, int BN_, int WM_, int WN_, int SPLIT_, int BK_, int STAGES_> struct tile_shape {
+template <int BM_, int BN_, int WM_, int WN_, int SPLIT_, int CLUSTER_, int BK_, int STAGES_>
+struct tile_shape {
     enum {
         BM = BM_,
         BN = BN_,
         WM = WM_,
         WN = WN_,
-        SPLIT = SPLIT_, /* warps that share a WM x WN part, each doing every SPLIT-th 16 of k */
+        SPLIT = SPLIT_,     /* warps that share a WM x WN part, each doing every SPLIT-th 16 of k */
+        CLUSTER = CLUSTER_, /* blocks that share a tile, each doing a range of k */
         BK = BK_,
         STAGES = STAGES_,
         WARPS = (BM / WM) * (BN / WN), /* of one split */
@@ -141,13 +144,16 @@ template <int BM_, int BN_, int WM_, int WN_, int SPLIT_, int BK_, int STAGES_> 
                   "sums of a split tile are stored by WM / 8 warps");
     static_assert(BK % (16 * SPLIT) == 0 && SPLIT * WM * WN * 4 <= SHARED,
                   "a whole step per warp; sums fit the ring");
+    static_assert(CLUSTER == 1 || (SPLIT > 1 && CLUSTER == WM / 8),
+                  "each block of a cluster stores 8 tokens");
     static_assert(SHARED <= 99 * 1024, "fits every supported GPU");
 };
 
-typedef tile_shape<32, 32, 32, 32, 8, 128, 6> tile_small; /* few tokens, few rows: many blocks */
-typedef tile_shape<32, 128, 32, 32, 1, 64, 4> tile_wide;  /* few tokens, many rows: x is read less often */
-typedef tile_shape<64, 64, 32, 32, 1, 64, 4> tile_middle;
-typedef tile_shape<128, 128, 64, 64, 1, 64, 3> tile_large;
+typedef tile_shape<32, 32, 32, 32, 8, 1, 128, 6> tile_small; /* few tokens, few rows: many blocks */
+typedef tile_shape<32, 128, 32, 32, 1, 1, 64, 4> tile_wide;  /* few tokens, many rows: x is read less often */
+typedef tile_shape<64, 64, 32, 32, 1, 1, 64, 4> tile_middle;
+typedef tile_shape<128, 128, 64, 64, 1, 1, 64, 3> tile_large;
+typedef tile_shape<32, 32, 32, 32, 8, 4, 128, 6> tile_cluster; /* fewer rows still */
 
 /* 16 bytes, or zeros. */
 static __device__ __forceinline__ void copy_chunk(uint32_t to, const __nv_bfloat16 *from, bool there)
@@ -350,38 +356,96 @@ static __device__ __forceinline__ void store_sums(const product_args &a, int par
     }
 }
 
-/* The same of a split tile: all warps' sums go to shared memory, and each of the first WM / 8 warps adds up 8 tokens. */
-template <class S>
-static __device__ __forceinline__ void store_split_sums(const product_args &a, int part, int t, int n,
-                                                        int warp, int lane, const sums<S> &sum,
-                                                        unsigned char *ring)
+/* Every block of the cluster has arrived, and its writes to shared memory are seen. */
+static __device__ __forceinline__ void cluster_barrier(void)
 {
-    float2 *shared = (float2 *)ring; /* [SPLIT, WM / 8, WN / 8, 32 lanes] */
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
+                     : "memory");
+#endif
+}
+
+/* Two floats at this address of another block's shared memory. */
+static __device__ __forceinline__ float2 cluster_load(uint32_t from, int block)
+{
+    float2 v = {};
+#if __CUDA_ARCH__ >= 900
+    asm volatile("{\n.reg .u32 there;\nmapa.shared::cluster.u32 there, %2, %3;\n"
+                 "ld.shared::cluster.v2.f32 {%0, %1}, [there];\n}"
+                 : "=f"(v.x), "=f"(v.y)
+                 : "r"(from), "r"(block)
+                 : "memory");
+#endif
+    return v;
+}
+
+/* Sums of a split tile: all warps' go to the ring, as [SPLIT, WM / 8, WN / 8, 32 lanes] pairs, and each of the first
+ * WM / 8 warps adds up those of 8 tokens. */
+template <class S>
+static __device__ __forceinline__ void add_splits(float (&two)[S::WN / 8][2], const sums<S> &sum,
+                                                  float2 *ring, int warp, int lane)
+{
     const int per_warp = S::WM / 8 * (S::WN / 8) * 32;
     __syncthreads(); /* the last stage has been read */
 #pragma unroll
     for (int i = 0; i < S::WM / 8; i++)
 #pragma unroll
         for (int j = 0; j < S::WN / 8; j++)
-            shared[warp * per_warp + (i * (S::WN / 8) + j) * 32 + lane] =
+            ring[warp * per_warp + (i * (S::WN / 8) + j) * 32 + lane] =
                 make_float2(sum.of[i / 2][j][i % 2 * 2], sum.of[i / 2][j][i % 2 * 2 + 1]);
     __syncthreads();
     if (warp >= S::WM / 8) return;
-    float two[S::WN / 8][2] = {};
 #pragma unroll
     for (int s = 0; s < S::SPLIT; s++)
 #pragma unroll
         for (int j = 0; j < S::WN / 8; j++) {
-            float2 v = shared[s * per_warp + (warp * (S::WN / 8) + j) * 32 + lane];
+            float2 v = ring[s * per_warp + (warp * (S::WN / 8) + j) * 32 + lane];
             two[j][0] += v.x, two[j][1] += v.y;
         }
-    store_token<S>(a, part, t + warp * 8 + lane / 4, n + lane % 4 * 2, two);
 }
 
-/* Grid: tiles of tokens (fastest, so that blocks beside each other share weights in L2), tiles of weight rows. The
- * ring's weights are asked for before the wait: they depend on no kernel. */
+/* Block b of the cluster adds up all blocks' sums of tokens 8b .. 8b + 7. `shared`: the ring's address. */
 template <class S>
-static __global__ void __launch_bounds__(S::THREADS, 2) product(const __grid_constant__ product_args a)
+static __device__ __forceinline__ void add_blocks(float (&two)[S::WN / 8][2], float2 *ring, uint32_t shared,
+                                                  int warp, int lane)
+{
+    const int own = S::SPLIT * S::WM * S::WN / 2; /* pairs; behind what add_splits may still read */
+    if (warp < S::WM / 8)
+#pragma unroll
+        for (int j = 0; j < S::WN / 8; j++)
+            ring[own + (warp * (S::WN / 8) + j) * 32 + lane] = make_float2(two[j][0], two[j][1]);
+    cluster_barrier();
+    if (warp == 0)
+#pragma unroll
+        for (int j = 0; j < S::WN / 8; j++) {
+            uint32_t from =
+                shared + (own + (blockIdx.z * (S::WN / 8) + j) * 32 + lane) * (uint32_t)sizeof(float2);
+            two[j][0] = two[j][1] = 0;
+#pragma unroll
+            for (int b = 0; b < S::CLUSTER; b++) {
+                float2 v = cluster_load(from, b);
+                two[j][0] += v.x, two[j][1] += v.y;
+            }
+        }
+    cluster_barrier(); /* a block's shared memory stays until the others have read it */
+}
+
+template <class S>
+static __device__ __forceinline__ void store_split_sums(const product_args &a, int part, int t, int n,
+                                                        int warp, int lane, const sums<S> &sum,
+                                                        unsigned char *ring, uint32_t shared)
+{
+    float two[S::WN / 8][2] = {};
+    add_splits<S>(two, sum, (float2 *)ring, warp, lane);
+    if (S::CLUSTER > 1) add_blocks<S>(two, (float2 *)ring, shared, warp, lane);
+    int eighth = S::CLUSTER > 1 ? blockIdx.z : warp;
+    if (warp < (S::CLUSTER > 1 ? 1 : S::WM / 8))
+        store_token<S>(a, part, t + eighth * 8 + lane / 4, n + lane % 4 * 2, two);
+}
+
+/* Grid: tiles of tokens (fastest, so that blocks beside each other share weights in L2), tiles of weight rows, ranges
+ * of k. The ring's weights are asked for before the wait: they depend on no kernel. */
+template <class S> static __device__ __forceinline__ void product_block(const product_args &a)
 {
     extern __shared__ __align__(128) unsigned char ring[];
     kernel_begins();
@@ -391,25 +455,26 @@ static __global__ void __launch_bounds__(S::THREADS, 2) product(const __grid_con
     int warp_m = warp / (S::BN / S::WN), warp_n = warp % (S::BN / S::WN);
     while (part + 1 < a.n_parts && tile >= a.first_tile[part + 1]) part++;
     int m0 = blockIdx.x * S::BM, n0 = (tile - a.first_tile[part]) * (a.gated ? S::BN / 2 : S::BN);
-    int steps = (a.K + S::BK - 1) / S::BK;
+    int all_steps = (a.K + S::BK - 1) / S::BK, share = (all_steps + S::CLUSTER - 1) / S::CLUSTER;
+    int begin = S::CLUSTER > 1 ? blockIdx.z * share : 0, end = min(begin + share, all_steps);
     thread_loads l = loads_of_thread<S>(a, part, m0, n0, shared);
 #pragma unroll
     for (int s = 0; s < S::STAGES - 1; s++)
-        if (s < steps) load_weights<S>(l, s, s);
+        if (begin + s < end) load_weights<S>(l, begin + s, s);
     kernel_waits();
 #pragma unroll
     for (int s = 0; s < S::STAGES - 1; s++) {
-        if (s < steps) load_inputs<S>(l, s, s);
+        if (begin + s < end) load_inputs<S>(l, begin + s, s);
         copies_end_group();
     }
     sums<S> sum = {};
     uint32_t x_rows = shared + (warp_m * S::WM + lane % 16) * S::ROW_BYTES;
     uint32_t w_rows = shared + (S::BM + warp_n * S::WN + lane % 8 + lane / 16 * 8) * S::ROW_BYTES;
     int slot = 0, next_slot = S::STAGES - 1;
-    for (int step = 0; step < steps; step++) {
+    for (int step = begin; step < end; step++) {
         copies_wait<S::STAGES - 2>();
         __syncthreads(); /* everybody's copies of this stage are there, and the last stage has been read */
-        if (step + S::STAGES - 1 < steps) {
+        if (step + S::STAGES - 1 < end) {
             load_weights<S>(l, step + S::STAGES - 1, next_slot);
             load_inputs<S>(l, step + S::STAGES - 1, next_slot);
         }
@@ -419,9 +484,26 @@ static __global__ void __launch_bounds__(S::THREADS, 2) product(const __grid_con
         next_slot = next_slot + 1 == S::STAGES ? 0 : next_slot + 1;
     }
     if (S::SPLIT > 1)
-        store_split_sums<S>(a, part, m0, n0, split, lane, sum, ring);
+        store_split_sums<S>(a, part, m0, n0, split, lane, sum, ring, shared);
     else
         store_sums<S>(a, part, m0 + warp_m * S::WM, n0 + warp_n * (a.gated ? S::WN / 2 : S::WN), lane, sum);
+}
+
+template <class S>
+static __global__ void __launch_bounds__(S::THREADS, 2) product(const __grid_constant__ product_args a)
+{
+    product_block<S>(a);
+}
+
+/* Never launched below compute capability 9.0, where clusters do not exist. */
+template <class S>
+static __global__ void __launch_bounds__(S::THREADS, 2)
+#if !defined __CUDA_ARCH__ || __CUDA_ARCH__ >= 900
+    __cluster_dims__(1, 1, S::CLUSTER)
+#endif
+        product_of_cluster(const __grid_constant__ product_args a)
+{
+    product_block<S>(a);
 }
 
 template <class S> static int row_tiles(const product_args &a)
@@ -436,32 +518,40 @@ template <class S> static int blocks_of(const product_args &a)
     return row_tiles<S>(a) * ((a.T + S::BM - 1) / S::BM);
 }
 
-template <class S> static void launch_product(product_args a, const cuda_context *cuda)
+template <class S>
+static void launch_product(product_args a, void (*kernel)(product_args), const cuda_context *cuda)
 {
     int rows_per_tile = a.gated ? S::BN / 2 : S::BN;
     for (int p = 0; p + 1 < a.n_parts; p++)
         a.first_tile[p + 1] = a.first_tile[p] + (a.rows[p] + rows_per_tile - 1) / rows_per_tile;
-    cudaFuncSetAttribute(product<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::SHARED);
-    dim3 grid((unsigned)((a.T + S::BM - 1) / S::BM), (unsigned)row_tiles<S>(a));
-    launch(cuda, product<S>, grid, S::THREADS, S::SHARED, a);
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::SHARED);
+    dim3 grid((unsigned)((a.T + S::BM - 1) / S::BM), (unsigned)row_tiles<S>(a), S::CLUSTER);
+    launch(cuda, kernel, grid, S::THREADS, S::SHARED, a);
+}
+
+/* Sharing k pays while all blocks of all clusters run at once and each has two steps or more. */
+static void launch_small(const product_args &a, const cuda_context *cuda)
+{
+    int blocks = blocks_of<tile_small>(a) * tile_cluster::CLUSTER;
+    if (cuda->major >= 9 && blocks <= 2 * cuda->multiprocessors &&
+        a.K >= 2 * tile_cluster::CLUSTER * tile_cluster::BK)
+        launch_product<tile_cluster>(a, product_of_cluster<tile_cluster>, cuda);
+    else
+        launch_product<tile_small>(a, product<tile_small>, cuda);
 }
 
 /* The largest tile that still gives most multiprocessors a block: it reads least from L2. */
 static void launch_best(const product_args &a, const cuda_context *cuda)
 {
     int enough = cuda->multiprocessors * 3 / 4;
-    if (a.T <= tile_wide::BM) {
-        if (blocks_of<tile_wide>(a) >= 2 * cuda->multiprocessors)
-            launch_product<tile_wide>(a, cuda);
-        else
-            launch_product<tile_small>(a, cuda);
-    } else if (a.T > tile_middle::BM && blocks_of<tile_large>(a) >= enough) {
-        launch_product<tile_large>(a, cuda);
-    } else if (blocks_of<tile_middle>(a) >= enough) {
-        launch_product<tile_middle>(a, cuda);
-    } else {
-        launch_product<tile_small>(a, cuda);
-    }
+    if (a.T <= tile_wide::BM && blocks_of<tile_wide>(a) >= 2 * cuda->multiprocessors)
+        launch_product<tile_wide>(a, product<tile_wide>, cuda);
+    else if (a.T > tile_middle::BM && blocks_of<tile_large>(a) >= enough)
+        launch_product<tile_large>(a, product<tile_large>, cuda);
+    else if (a.T > tile_wide::BM && blocks_of<tile_middle>(a) >= enough)
+        launch_product<tile_middle>(a, product<tile_middle>, cuda);
+    else
+        launch_small(a, cuda);
 }
 
 /* ---- Who does it ---------------------------------------------------------------------------------------------- */
