@@ -37,7 +37,7 @@ class Run(Case):
             self.assertGreaterEqual(token["top"][0]["logprob"], token["top"][1]["logprob"])
 
     def test_logprobs_go_to_stderr_while_streaming(self):
-        done = self.succeeds("run", "-m", BYTES_GGUF, "-p", "abc", "-n", "3", "--logprobs", "2", "--ignore-eos")
+        done = self.succeeds("run", "-m", BYTES_GGUF, "-p", "abc", "-n", "3", "--logprobs", "2", "--ignore-eos", "--device", "cpu")
         self.assertEqual(len(done.stderr.decode().splitlines()), 4)
 
     def test_prompt_of_stdin_is_the_prompt(self):
@@ -76,8 +76,8 @@ class Run(Case):
         self.fails(1, "run", "-m", BYTES_GGUF, "-p", "a" * 100, "--context", "32", says="32")
 
     def test_context_larger_than_memory_is_refused(self):
-        model = chat_model(self.folder, max_position_embeddings=2000000000)
-        self.fails(1, "run", "-m", model, "-p", "a", "--context", "2000000000")
+        model = chat_model(self.folder, max_position_embeddings=1073741824)
+        self.fails(1, "run", "-m", model, "-p", "a", "--context", "1073741824", says="GB")
 
     def test_options_that_the_library_refuses(self):
         self.fails(2, "run", "-m", BYTES_GGUF, "-p", "a", "--device", "abacus", says="abacus")

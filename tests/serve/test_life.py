@@ -150,7 +150,7 @@ class Cors(Folder):
 
 class Logs(Folder):
     def test_requests_and_prompts_are_logged_only_when_asked(self):
-        with Server(self.model) as server:
+        with Server(self.model, "--device", "cpu") as server:
             server.chat("secret", max_tokens=1)
             self.assertEqual(len(server.stderr().splitlines()), 1)
         with Server(self.model, "--log-requests") as server:
