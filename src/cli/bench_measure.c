@@ -255,25 +255,44 @@ static int64_t peak_rss(void)
 
 /* ---- Profile ------------------------------------------------------------------------------------------------- */
 
-/* A prompt and some steps of generation with every op timed. */
-static int take_profile(bench_result *out, bench *b)
+static int run_prompts(bench *b)
+{
+    batch_times times = {0};
+    int rc = submit_batch(b, b->shape.prompt, 1);
+    return rc ? rc : follow_batch(&times, b, 0);
+}
+
+static int run_generation(bench *b)
 {
     enum { STEPS = 8 };
+    batch_times times = {0};
+    return generate_steps(&times, b, (int64_t)STEPS * b->shape.batch);
+}
+
+/* *out: the profile of what `run` does; NULL when it fails. */
+static int take_profile(json_t **out, bench *b, int (*run)(bench *))
+{
     nvllm_error err = {0};
     char *json = NULL;
-    batch_times times = {0};
-    int32_t prompt = b->shape.prompt ? b->shape.prompt : b->shape.context;
+    *out = NULL;
     if (nvllm_profile_start(b->engine, &err)) return report_failure(&err);
-    int rc = submit_batch(b, prompt, 1);
-    if (!rc) rc = follow_batch(&times, b, 0);
-    if (!rc) rc = generate_steps(&times, b, (int64_t)STEPS * b->shape.batch);
+    int rc = run(b);
     nvllm_status st = nvllm_profile_stop(b->engine, &json, &err);
     if (st && !rc) rc = report_failure(&err);
-    json_t *profile = json ? json_loads(json, 0, NULL) : NULL;
-    if (!rc) op_table_prompt(&out->prompt, profile);
-    if (!rc) op_table_decode(&out->decode, profile, b->shape.batch);
-    json_decref(profile);
+    if (!rc) *out = json_loads(json, 0, NULL);
     nvllm_free(json);
+    return rc;
+}
+
+static int take_profiles(bench_result *out, bench *b)
+{
+    json_t *prompt, *generation = NULL;
+    int rc = take_profile(&prompt, b, run_prompts);
+    if (!rc) rc = take_profile(&generation, b, run_generation);
+    if (!rc) op_table_prompt(&out->prompt, prompt);
+    if (!rc) op_table_decode(&out->decode, generation, b->shape.batch);
+    json_decref(prompt);
+    json_decref(generation);
     return rc;
 }
 
@@ -303,7 +322,7 @@ static int run_all(bench_result *out, bench *b, const cli_args *args, double sta
     out->fill_rate = b->fill_rate;
     out->peak_rss = peak_rss();
     out->engine = nvllm_engine_stats(b->engine);
-    if (args->op_times) rc = take_profile(out, b);
+    if (args->op_times) rc = take_profiles(out, b);
     if (!out->limits_kept) take_better(&out->limits, nvllm_measure_limits(b->engine));
     return rc;
 }
