@@ -172,26 +172,35 @@ template <int CP> static __device__ __forceinline__ unsigned swizzled(int row, i
     return (unsigned)(row * CP * 2 + ((chunk ^ (row & 7)) << 4));
 }
 
-/* M rows of q in the cache's format; rows and channels that there are not are zero. */
+/* M rows of q in the cache's format, channels past C zero. Rows past the last repeat it: they are computed and not
+ * stored. A thread has all loads of a batch on the way at once, for the first tile waits for them. */
 template <class E, int CP, int M>
 static __device__ __forceinline__ void load_queries(char *shared, const op_attention_args &a,
                                                     const query_tile &t)
 {
-    enum { CHUNKS = CP / 8 };
-#pragma unroll 4
-    for (int i = threadIdx.x; i < M * CHUNKS; i += THREADS) {
-        int m = i / CHUNKS, chunk = i % CHUNKS, token = m / t.heads, head = t.query_head + m % t.heads;
-        uint4 packed = {0, 0, 0, 0};
-        if (token < t.tokens && head < t.group_end && chunk * 8 < a.kv.C) {
-            const float4 *q = (const float4 *)(a.q + (size_t)(t.token + token) * a.q_stride +
-                                               (size_t)head * a.kv.C + chunk * 8);
-            float4 x = q[0], y = q[1];
-            packed.x = half_math<E>::pack(x.x, x.y);
-            packed.y = half_math<E>::pack(x.z, x.w);
-            packed.z = half_math<E>::pack(y.x, y.y);
-            packed.w = half_math<E>::pack(y.z, y.w);
+    enum { CHUNKS = CP / 8, ROWS = THREADS / CHUNKS, EACH = M / ROWS, BATCH = EACH < 8 ? EACH : 8 };
+    int chunk = threadIdx.x % CHUNKS, row = threadIdx.x / CHUNKS;
+#pragma unroll 1
+    for (int i = 0; i < EACH; i += BATCH, row += BATCH * ROWS) {
+        float4 x[BATCH][2] = {};
+        if (chunk * 8 < a.kv.C)
+#pragma unroll
+            for (int k = 0; k < BATCH; k++) {
+                int m = row + k * ROWS, token = t.token + min(m / t.heads, t.tokens - 1);
+                int head = min(t.query_head + m % t.heads, t.group_end - 1);
+                const float *q = a.q + (size_t)token * a.q_stride + (size_t)head * a.kv.C + chunk * 8;
+                x[k][0] = ((const float4 *)q)[0];
+                x[k][1] = ((const float4 *)q)[1];
+            }
+#pragma unroll
+        for (int k = 0; k < BATCH; k++) {
+            uint4 packed;
+            packed.x = half_math<E>::pack(x[k][0].x, x[k][0].y);
+            packed.y = half_math<E>::pack(x[k][0].z, x[k][0].w);
+            packed.z = half_math<E>::pack(x[k][1].x, x[k][1].y);
+            packed.w = half_math<E>::pack(x[k][1].z, x[k][1].w);
+            *(uint4 *)(shared + swizzled<CP>(row + k * ROWS, chunk)) = packed;
         }
-        *(uint4 *)(shared + swizzled<CP>(m, chunk)) = packed;
     }
 }
 
