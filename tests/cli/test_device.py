@@ -2,11 +2,9 @@
 import json
 import shutil
 import subprocess
-import unittest
 
-from program import BYTES_GGUF, FIXTURES, SOURCE, Case, chat_model, main, run
+from program import BYTES_GGUF, FIXTURES, NOTICE, SOURCE, Case, chat_model, main, run
 
-NOTICE = b"nano-vllm: the CPU is used: "
 SHORT = ["-m", BYTES_GGUF, "-p", "abc", "-n", "3", "--ignore-eos"]
 
 
@@ -36,10 +34,10 @@ class Device(Case):
         for words in (["run", *SHORT], ["run", *SHORT, "--device", "auto"],
                       ["bench", "-m", BYTES_GGUF, "-p", "4", "-n", "2", "-r", "1"],
                       ["perplexity", "-m", BYTES_GGUF, "-f", texts, "--context", "8"]):
-            self.assertEqual(self.succeeds(*words).stderr.count(NOTICE), expected, words)
+            self.assertEqual(self.succeeds(*words).stderr.decode().count(NOTICE), expected, words)
             for quiet in (["--device", "cpu"], ["--device", "reference"], ["--isa", "scalar"]):
                 if "auto" not in words:
-                    self.assertNotIn(NOTICE, self.succeeds(*words, *quiet).stderr, quiet)
+                    self.assertNotIn(NOTICE, self.succeeds(*words, *quiet).stderr.decode(), quiet)
 
 
 class Driver(Case):
@@ -63,7 +61,7 @@ class Driver(Case):
             env = {"LD_LIBRARY_PATH": str(self.folder), **setting}
             self.fails(1, "run", *SHORT, "--device", "cuda", says=says, env=env)
             done = self.succeeds("run", *SHORT, env=env)
-            self.assertEqual(done.stderr.count(NOTICE), 1, done.stderr)
+            self.assertEqual(done.stderr.decode().count(NOTICE), 1, done.stderr)
             self.assertNotIn(b"choose the device", done.stderr)
 
 
