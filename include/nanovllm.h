@@ -329,7 +329,7 @@ typedef struct {
  * tokens of every step, over all tokens: error = ||a - b|| / ||b||, where b is `against`. *json: {"device", "against",
  * "dtype", "tokens", "step_tokens", "bound", "passed", "first_bad", "layers": [{layer, error, max_diff, max}], "logits": {error,
  * max_diff, max}}; an error that is no number is null and does not pass. Default bounds: 1e-4 for f32 weights, 5e-3 for
- * f16, 2e-2 for bf16, 3e-2 for q8_0: what rounding of inputs and KV cache explains, and what a wrong kernel exceeds. */
+ * f16, 3e-2 for bf16, 5e-2 for q8_0: what rounding of inputs and KV cache explains, and what a wrong kernel exceeds. */
 NVLLM_API nvllm_status nvllm_check_layers(const nvllm_model *model, const int32_t *ids, size_t n_ids,
                                           const nvllm_check_options *options, char **json, nvllm_error *err);
 

@@ -179,8 +179,8 @@ static double default_bound(dtype format)
     switch (format) {
     case DTYPE_F32: return 1e-4;
     case DTYPE_F16: return 5e-3;
-    case DTYPE_BF16: return 2e-2;
-    case DTYPE_Q8_0: return 3e-2;
+    case DTYPE_BF16: return 3e-2;
+    case DTYPE_Q8_0: return 5e-2;
     case DTYPE_COUNT: break;
     }
     return 0;

@@ -114,7 +114,7 @@ static const cli_option options_check[] = {
     {"step-tokens", 0, OPTION_INTEGER, AT(step_tokens), "N",
      "prompt tokens in one step (default 128); 1 runs what generation runs", 1, 65536},
     {"bound", 0, OPTION_REAL, AT(bound), "X",
-     "largest relative error that passes (default: f32 1e-4, f16 5e-3, bf16 2e-2, q8_0 3e-2)", 1e-9, 1e9},
+     "largest relative error that passes (default: f32 1e-4, f16 5e-3, bf16 3e-2, q8_0 5e-2)", 1e-9, 1e9},
     {NULL},
 };
 
