@@ -148,11 +148,11 @@ static int run_prompt(const nvllm_model *model, const cli_args *args, const char
     answer a = {.tokens = args->json ? json_array() : NULL};
     nvllm_error err = {0};
     bool chat;
-    int rc = choose_chat(&chat, model, args);
+    int rc = open_engine(&engine, model, args); /* first: the tokenizer is read meanwhile */
+    if (!rc) rc = choose_chat(&chat, model, args);
     if (!rc && chat) rc = render_prompt(&rendered, model, args, prompt, len);
     if (!rc && args->logprobs.given && nvllm_model_tokenizer(model, &a.tokenizer, &err))
         rc = report_failure(&err);
-    if (!rc) rc = open_engine(&engine, model, args);
     if (rc) goto done;
 
     nvllm_request request = make_request(model, args);

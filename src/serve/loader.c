@@ -10,17 +10,17 @@
 
 enum { DEFAULT_CONTEXT = 4096 };
 
+/* The engine first: weights go to the device while the model's other thread reads the tokenizer. */
 static nvllm_status open_all(loader *l, nvllm_error *err)
 {
     nvllm_engine_options options = l->options->engine;
     nvllm_status st = nvllm_model_open(&l->model, &l->options->model, err);
+    if (!st) st = nvllm_engine_open(&l->engine, l->model, &options, err);
+    if (!st) st = nvllm_model_tokenizer(l->model, &l->tokenizer, err);
     if (st) return st;
     int32_t longest = nvllm_model_describe(l->model).max_context;
-    if (options.context == 0) options.context = longest < DEFAULT_CONTEXT ? longest : DEFAULT_CONTEXT;
-    l->context = options.context;
-    st = nvllm_model_tokenizer(l->model, &l->tokenizer, err);
-    if (!st) st = nvllm_engine_open(&l->engine, l->model, &options, err);
-    if (st) return st;
+    int32_t fallback = longest < DEFAULT_CONTEXT ? longest : DEFAULT_CONTEXT;
+    l->context = options.context ? options.context : fallback;
     const char *passed_over = nvllm_engine_stats(l->engine).passed_over;
     if (passed_over) log_line("the CPU is used: %s", passed_over);
     return NVLLM_OK;
