@@ -28,11 +28,17 @@ static __device__ __forceinline__ int tile_offset(int e)
 static __device__ __forceinline__ void load_tile(float (&x)[EACH], const float *row, int first,
                                                  const draw_job &job)
 {
+    float4 v[EACH / 4];
+    if (job.aligned) { /* all loads before the first use */
 #pragma unroll
-    for (int j = 0; j < EACH / 4; j++) {
-        float4 v = load_four(row, first + tile_offset(4 * j), job);
-        x[4 * j] = v.x, x[4 * j + 1] = v.y, x[4 * j + 2] = v.z, x[4 * j + 3] = v.w;
+        for (int j = 0; j < EACH / 4; j++) v[j] = load_aligned(row, first + tile_offset(4 * j), job.a.V);
+    } else {
+#pragma unroll
+        for (int j = 0; j < EACH / 4; j++) v[j] = load_any(row, first + tile_offset(4 * j), job.a.V);
     }
+#pragma unroll
+    for (int j = 0; j < EACH / 4; j++)
+        x[4 * j] = v[j].x, x[4 * j + 1] = v[j].y, x[4 * j + 2] = v[j].z, x[4 * j + 3] = v[j].w;
 }
 
 /* Edits the tile's copy, by way of shared memory; `back`: the row too, or NULL. */
@@ -201,14 +207,6 @@ typedef struct {
     mass_t mass[TILE_WARPS];
     unsigned low[BINS], high[BINS];
 } weigh_shared;
-
-/* 64-bit sums in shared memory by 32-bit atomics. */
-static __device__ __forceinline__ void add_mass(unsigned *low, unsigned *high, mass_t v)
-{
-    unsigned add = (unsigned)v, old = atomicAdd(low, add), carry = old + add < old;
-    unsigned rest = (unsigned)(v >> 32) + carry;
-    if (rest) atomicAdd(high, rest);
-}
 
 /* Mass of a tile's candidates for thread 0; all of them into the bins. */
 static __device__ __forceinline__ mass_t weigh_tile(weigh_shared &s, const float (&x)[EACH], int first,

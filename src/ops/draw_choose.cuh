@@ -152,9 +152,11 @@ static __device__ void load_window(chooser &c, int w)
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, held = window_ids(c, w) / CHUNK;
     if (c.loaded == w) return;
     c.loaded = w;
-    for (int i = warp; i < held; i += CHOOSE_WARPS)
-        *(float4 *)(c.s->x + i * CHUNK + 4 * lane) =
-            load_four(c.row, c.s->chunk[w * WINDOW + i] * CHUNK + 4 * lane, *c.job);
+    for (int i = warp; i < held; i += CHOOSE_WARPS) {
+        int id = c.s->chunk[w * WINDOW + i] * CHUNK + 4 * lane;
+        float4 v = c.job->aligned ? load_aligned(c.row, id, c.job->a.V) : load_any(c.row, id, c.job->a.V);
+        *(float4 *)(c.s->x + i * CHUNK + 4 * lane) = v;
+    }
     __syncthreads();
     if (edits_copies(*c.o)) edit_window(c, w);
 }
@@ -174,12 +176,7 @@ static __device__ void histogram(chooser &c, code_t prefix, int shift, int bits,
             if (code < c.limit || code >> (shift + bits) != prefix) continue;
             int b = (int)(code >> shift) & ((1 << bits) - 1);
             atomicAdd(&s->count[b], 1u);
-            if (by_mass) {
-                mass_t v = weight_of(c, i);
-                unsigned old = atomicAdd(&s->low[b], (unsigned)v), carry = old + (unsigned)v < old;
-                unsigned high = (unsigned)(v >> 32) + carry;
-                if (high) atomicAdd(&s->high[b], high);
-            }
+            if (by_mass) add_mass(&s->low[b], &s->high[b], weight_of(c, i));
         }
         __syncthreads();
     }
@@ -199,7 +196,7 @@ static __device__ void find_digit(chooser &c, mass_t wanted, bool by_mass)
         int i = begin + amount[0] < wanted;
         s->digit = (unsigned)(first - i);
         s->digit_count = s->count[first - i];
-        s->amount = amount[i];
+        s->amount = i ? amount[1] : amount[0];
         s->rest = wanted - begin - (i ? amount[0] : 0);
     }
     __syncthreads();

@@ -120,6 +120,14 @@ static __device__ __forceinline__ mass_t mass_of(float w)
     return __float2ull_rn(__fmul_rn(w, (float)(1ull << MASS_BITS)));
 }
 
+/* 64-bit sums in shared memory by 32-bit atomics. */
+static __device__ __forceinline__ void add_mass(unsigned *low, unsigned *high, mass_t v)
+{
+    unsigned add = (unsigned)v, old = atomicAdd(low, add), carry = old + add < old;
+    unsigned rest = (unsigned)(v >> 32) + carry;
+    if (rest) atomicAdd(high, rest);
+}
+
 static __device__ __forceinline__ float scaled(float x, float top, float temperature)
 {
     return __fdiv_rn(__fsub_rn(x, top), temperature);
@@ -245,15 +253,20 @@ static __device__ __forceinline__ void edit(float *x, const draw_job &job, const
 
 /* ---- Rows and results ---------------------------------------------------------------------------------------- */
 
-/* Four neighbouring logits; NaN past the end. `id` is a multiple of 4. */
-static __device__ __forceinline__ float4 load_four(const float *row, int id, const draw_job &job)
+/* Four neighbouring logits; NaN past the end. `id` is a multiple of 4. The first form is for aligned rows. */
+static __device__ __forceinline__ float4 load_aligned(const float *row, int id, int V)
+{
+    float4 none = {CUDART_NAN_F, CUDART_NAN_F, CUDART_NAN_F, CUDART_NAN_F};
+    return id < V ? *(const float4 *)(row + id) : none;
+}
+
+static __device__ __forceinline__ float4 load_any(const float *row, int id, int V)
 {
     float4 v = {CUDART_NAN_F, CUDART_NAN_F, CUDART_NAN_F, CUDART_NAN_F};
-    if (job.aligned) return id < job.a.V ? *(const float4 *)(row + id) : v;
-    if (id + 0 < job.a.V) v.x = row[id + 0];
-    if (id + 1 < job.a.V) v.y = row[id + 1];
-    if (id + 2 < job.a.V) v.z = row[id + 2];
-    if (id + 3 < job.a.V) v.w = row[id + 3];
+    if (id + 0 < V) v.x = row[id + 0];
+    if (id + 1 < V) v.y = row[id + 1];
+    if (id + 2 < V) v.z = row[id + 2];
+    if (id + 3 < V) v.w = row[id + 3];
     return v;
 }
 
