@@ -372,12 +372,13 @@ static double measure_reads(const cuda_context *cuda, uint4 *block, size_t n)
  * as in a model. block: 16 * side^2 bytes. 0: no product for many tokens, or no memory. */
 static double measure_products(const cuda_context *on, char *block, int32_t side)
 {
-    size_t square = (size_t)side * side, most = op_linear_cuda_scratch(side, side, 2 * side);
+    size_t square = (size_t)side * side, most = op_linear_cuda_scratch(side, side, 0);
     cuda_context cuda = *on;
     weight w = {DTYPE_BF16, 2 * side, side, block + 4 * square};
     op_linear_args a = {};
     bool able = true;
-    if (cudaMalloc(&cuda.scratch, most ? most : 1) != cudaSuccess) {
+    if (cuda.library) cublaslt_wait(cuda.library);
+    if (cudaMalloc(&cuda.scratch, most) != cudaSuccess) {
         cudaGetLastError();
         return 0;
     }
