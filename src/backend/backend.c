@@ -1,7 +1,6 @@
 /* The table of backends and their opening; see backend.h. */
 #include "backend/backend.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,9 +48,9 @@ static nvllm_status open_best(backend **out, const backend_options *options, nvl
     if (gpu && !options->isa && open_type(out, gpu, options, &why) == NVLLM_OK) return NVLLM_OK;
     nvllm_status st = open_type(out, &backend_cpu, options, err);
     if (st) return st;
-    size_t len = strcspn(why.message, ";"),
-           most = sizeof(*out)->passed_over - 1; /* what to do about it comes after */
-    memcpy((*out)->passed_over, why.message, len < most ? len : most);
+    char *clause = (*out)->passed_over;
+    size_t len = strcspn(why.message, ";"), most = BACKEND_CLAUSE - 1; /* what to do about it comes after */
+    memcpy(clause, why.message, len < most ? len : most);
     return NVLLM_OK;
 }
 

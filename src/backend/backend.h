@@ -22,6 +22,7 @@
 
 #define BACKEND_MAX_RECORDED 256 /* keys of recorded op lists are 1 .. this */
 #define BACKEND_FENCES       16
+#define BACKEND_CLAUSE       256
 
 typedef struct backend backend;
 
@@ -108,7 +109,8 @@ typedef struct {
 
 struct backend {
     const backend_type *type;
-    char passed_over[256]; /* why "auto" did not take the GPU, a clause; "": it did, or was not asked */
+    char passed_over
+        [BACKEND_CLAUSE]; /* why "auto" did not take the GPU, a clause; "": it did, or was not asked */
     int threads;
     const char *isa; /* what runs: "avx512", ...; "plain" for the reference; the GPU's name */
     const char *id;  /* names this very device, on any day ("GPU-4f1c..."); NULL: it has no such name */

@@ -185,7 +185,8 @@ const cli_command cli_commands[] = {
      "Tokens per second of prompt and of generation, beside what this machine's memory and arithmetic allow. "
      "Prompts are random tokens. Times are end to end, from submission to event.",
      NULL,
-     {options_model, options_random, options_bench, options_device, options_memory, options_json, options_common},
+     {options_model, options_random, options_bench, options_device, options_memory, options_json,
+      options_common},
      command_bench},
     {"profile",
      "write a trace of every op's time",

@@ -5,7 +5,8 @@
 
 int cuDriverGetVersion(int *version);
 int cuInit(unsigned flags);
-int cuGetProcAddress_v2(const char *name, void **function, int version, unsigned long long flags, void *status);
+int cuGetProcAddress_v2(const char *name, void **function, int version, unsigned long long flags,
+                        void *status);
 int cuGetProcAddress(const char *name, void **function, int version, unsigned long long flags);
 
 int cuDriverGetVersion(int *version)
@@ -28,7 +29,8 @@ static int nothing(void)
     return 3;
 }
 
-int cuGetProcAddress_v2(const char *name, void **function, int version, unsigned long long flags, void *status)
+int cuGetProcAddress_v2(const char *name, void **function, int version, unsigned long long flags,
+                        void *status)
 {
     (void)version;
     (void)flags;
