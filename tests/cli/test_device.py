@@ -77,6 +77,17 @@ class Memory(Case):
         self.assertEqual(parts["sum"], sum(parts[name] for name in ("weights", "kv_cache", "activations", "op_scratch")))
         self.assertGreater(parts["total"], parts["available"])
 
+    def test_a_gpu_keeps_a_reserve_and_says_what_is_free(self):
+        if gpu() != "yes":
+            self.skipTest("needs a GPU")
+        plan = self.plan("--device", "cuda")["plan"]
+        parts = {part["part"]: part["bytes"] for part in plan["parts"]}
+        names = ("weights", "kv_cache", "activations", "op_scratch", "headroom")
+        self.assertEqual(parts["sum"], sum(parts[name] for name in names))
+        self.assertTrue(all(parts[name] > 0 for name in names) and parts["total"] >= parts["available"] and plan["fits"], parts)
+        says = "GB of memory are available on " + plan["device_name"]
+        self.fails(1, "run", *SHORT, "--device", "cuda", "--kv-memory", "100T", says=says)
+
     def test_cache_is_tokens_times_bytes_per_token(self):
         for context, sequences in ((64, 1), (64, 4), (128, 2)):
             plan = self.plan("--context", context, "--max-sequences", sequences, "--device", "cpu")
