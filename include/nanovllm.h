@@ -307,7 +307,7 @@ NVLLM_API nvllm_limits nvllm_measure_limits(nvllm_engine *engine);
 /* ---- Looking into steps ------------------------------------------------------------------------------------ */
 
 /* From here until nvllm_profile_stop every op of every step is timed, whatever requests run. Such steps are slower than
- * others: ops run one by one, and on a GPU without overlap. */
+ * others: ops run one by one; a GPU's without overlap, and only when all of a step have been started. */
 NVLLM_API nvllm_status nvllm_profile_start(nvllm_engine *engine, nvllm_error *err);
 
 /* *json: {"ops": [{op, role, layer}], "steps": [{tokens, rows, logits, kv_tokens, begin_us, launch_us, launched_us,

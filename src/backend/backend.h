@@ -105,6 +105,9 @@ typedef struct {
      * Not while ops are recorded; between two marks ops do not overlap, so their times add up to more than a step's. */
     bool (*mark)(backend *b, int32_t i);
     double (*between)(backend *b, int32_t i, int32_t j);
+    /* The device does nothing for so long: what is started meanwhile then runs without gaps, and its marks show no
+     * waiting for the host. NULL: ops run while they are started. */
+    void (*pause)(backend *b, double us);
 } backend_type;
 
 struct backend {

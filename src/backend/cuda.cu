@@ -453,6 +453,21 @@ static bool cuda_can_fuse(op_kind kind, const weight *const *parts, int32_t n_pa
     return true;
 }
 
+static __global__ void wait_for(uint64_t ns)
+{
+    uint64_t begin, now;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(begin));
+    do {
+        __nanosleep(500);
+        asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+    } while (now - begin < ns);
+}
+
+static void cuda_pause(backend *b, double us)
+{
+    wait_for<<<1, 1, 0, self(b)->cuda.stream>>>((uint64_t)(us * 1e3));
+}
+
 static backend_type make_type(void)
 {
     backend_type t = {};
@@ -492,6 +507,7 @@ static backend_type make_type(void)
     t.measure = cuda_measure;
     t.mark = cuda_mark;
     t.between = cuda_between;
+    t.pause = cuda_pause;
     return t;
 }
 

@@ -1,7 +1,8 @@
 /* nano-vllm profile: a prompt and some tokens with every op timed, as Chrome trace events.
  *
  * Two lanes: what the host does in a step (plan, launch, wait and finish), and the ops on the device. On the CPU ops
- * run while they are launched. Times are microseconds since the profile began. */
+ * run while they are launched; a GPU begins a step's ops when all have been launched (model/profile.h). Times are
+ * microseconds since the profile began. */
 #define _GNU_SOURCE
 #include "cli.h"
 #include "op_table.h"

@@ -66,8 +66,21 @@ static bool set_mark(profile *p)
     return true;
 }
 
+/* So long that the host has started all ops of the step before the first one runs, as far as steps are alike. */
+static void pause_device(profile *p)
+{
+    enum { FIRST_US = 2000, MOST_US = 50000 };
+    double us = FIRST_US;
+    for (int32_t i = p->n_steps > 8 ? p->n_steps - 8 : 0; i < p->n_steps; i++) {
+        double took = 1.5 * (p->steps[i].launched - p->steps[i].launch);
+        if (took > us) us = took;
+    }
+    if (p->backend->type->pause) p->backend->type->pause(p->backend, us < MOST_US ? us : MOST_US);
+}
+
 static void begin_step(profile *p, const batch *s)
 {
+    pause_device(p);
     p->recording = p->n_ops < PROFILE_MAX_OPS && room_for_step(p) && set_mark(p);
     if (!p->recording) {
         p->dropped++;

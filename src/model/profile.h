@@ -1,7 +1,8 @@
 /* The time of every op of every step, taken from a runner while it works.
  *
  * Steps then run op by op with a mark after each (backend.h), not as recorded lists, so they are slower, and a GPU's
- * kernels do not overlap: what is measured is each op alone. Marks are read when the profile is read, not between
+ * kernels do not overlap: what is measured is each op alone. A GPU pauses before each step until its ops have been
+ * started, or the gaps between them would be measured. Marks are read when the profile is read, not between
  * steps. All times are microseconds since profile_open; those of the device and of the host meet to some 20 us. */
 #ifndef NVLLM_MODEL_PROFILE_H
 #define NVLLM_MODEL_PROFILE_H

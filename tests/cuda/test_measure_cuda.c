@@ -25,6 +25,22 @@ static void marks_of_the_gpu_measure_what_lies_between(void **state)
     device_release(&gpu);
 }
 
+static void pause_hides_what_the_host_takes(void **state)
+{
+    (void)state;
+    backend *b = gpu.backend;
+    assert_true(b->type->mark(b, 0));
+    b->type->pause(b, 5000);
+    assert_true(b->type->mark(b, 1));
+    assert_true(b->type->mark(b, 2));
+    assert_true(b->type->mark(b, 3));
+    double pause = b->type->between(b, 0, 1), first = b->type->between(b, 1, 2),
+           second = b->type->between(b, 2, 3);
+    print_message("pause of 5000 us: %.0f us; marks after it cost %.2f and %.2f us\n", pause, first, second);
+    assert_true(pause > 4900 && pause < 50000);
+    assert_true(second >= 0 && second < 20);
+}
+
 static void limits_of_the_gpu_are_measured(void **state)
 {
     (void)state;
@@ -44,6 +60,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(marks_of_the_gpu_measure_what_lies_between),
+        cmocka_unit_test(pause_hides_what_the_host_takes),
         cmocka_unit_test(limits_of_the_gpu_are_measured),
     };
     if (!device_open(&gpu)) return 77;
