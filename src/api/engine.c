@@ -488,6 +488,7 @@ static void send_errand(nvllm_engine *e, void (*run)(nvllm_engine *e, void *cont
     errand mine = {run, context, false};
     pthread_mutex_lock(&e->lock);
     while (e->errand) pthread_cond_wait(&e->news, &e->lock);
+    /* cppcheck-suppress autoVariables ; taken away before this returns */
     e->errand = &mine;
     pthread_cond_signal(&e->work);
     while (!mine.done) pthread_cond_wait(&e->news, &e->lock);
@@ -502,7 +503,7 @@ static void measure(nvllm_engine *e, void *limits)
 
 nvllm_limits nvllm_measure_limits(nvllm_engine *e)
 {
-    nvllm_limits limits;
+    nvllm_limits limits = {0};
     send_errand(e, measure, &limits);
     return limits;
 }
