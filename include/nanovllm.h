@@ -318,8 +318,9 @@ NVLLM_API nvllm_status nvllm_profile_start(nvllm_engine *engine, nvllm_error *er
 NVLLM_API nvllm_status nvllm_profile_stop(nvllm_engine *engine, char **json, nvllm_error *err);
 
 typedef struct {
-    const char *device, *against; /* as nvllm_engine_options.device; NULL: "auto", and "reference" */
-    const char *isa;              /* CPU: as in nvllm_engine_options */
+    const char *device;  /* as nvllm_engine_options.device */
+    const char *against; /* the same; NULL: "reference" for the CPU, "cpu" for others */
+    const char *isa;     /* CPU: as in nvllm_engine_options */
     int32_t threads;
     int32_t step_tokens; /* prompt tokens in one step; 1: as in decoding; 0: 128 */
     double bound;        /* largest relative error that passes; 0: by the weights' format, see below */

@@ -9,6 +9,7 @@
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { STEP_TOKENS = 128, LOGITS = 16, PAGE_SLOTS = 64 };
 
@@ -141,7 +142,6 @@ static nvllm_status take_memory(check *c, nvllm_error *err)
 
 static nvllm_status open_sides(check *c, const nvllm_check_options *options, nvllm_error *err)
 {
-    const char *device[2] = {options->against ? options->against : "reference", options->device};
     runner_options ro = {.max_tokens = c->step_tokens,
                          .max_rows = 1,
                          .max_logits = LOGITS,
@@ -150,12 +150,13 @@ static nvllm_status open_sides(check *c, const nvllm_check_options *options, nvl
                          .page_slots = PAGE_SLOTS,
                          .kv_type = model_default_kv_type(c->model)};
     backend_options bo = {.threads = options->threads, .isa = options->isa};
-    for (int side = 0; side < 2; side++) {
-        nvllm_status st = backend_open(&c->backend[side], device[side], &bo, err);
-        if (!st) st = runner_open(&c->runner[side], c->model, c->backend[side], &ro, err);
-        if (st) return st;
-    }
-    return NVLLM_OK;
+    nvllm_status st = backend_open(&c->backend[1], options->device, &bo, err);
+    if (st) return st;
+    const char *other = strcmp(c->backend[1]->type->name, "cpu") == 0 ? "reference" : "cpu";
+    st = backend_open(&c->backend[0], options->against ? options->against : other, &bo, err);
+    for (int side = 0; !st && side < 2; side++)
+        st = runner_open(&c->runner[side], c->model, c->backend[side], &ro, err);
+    return st;
 }
 
 static void close_all(check *c)

@@ -106,7 +106,7 @@ static const cli_option options_check[] = {
     {"layers", 0, OPTION_FLAG, AT(layers), NULL,
      "compare what every layer makes of a prompt with what another device makes of it"},
     {"against", 0, OPTION_TEXT, AT(against), "NAME",
-     "the other device (default: reference, which is slow; beside a GPU cpu)"},
+     "the other device (default: reference, which is slow; for a GPU cpu)"},
     {"prompt", 'p', OPTION_TEXT, AT(prompt), "TEXT",
      "the prompt, as it is; - reads it from stdin (default: a sentence; without a tokenizer random tokens)"},
     {"prompt-tokens", 0, OPTION_INTEGER, AT(prompt_tokens), "N",

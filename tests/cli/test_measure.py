@@ -200,6 +200,13 @@ class Check(Measured):
         self.assertIsNone(result["layers"][2]["error"])
         self.assertIn(b"no number", run("check", "--layers", "-m", self.folder, "--device", "cpu").stdout)
 
+    def test_other_device_is_one_that_differs(self):
+        words = ["check", "--layers", "--random-weights", self.tiny()]
+        for device, other in (("cpu", "reference"), ("reference", "cpu")):
+            result = self.json(*words, "--device", device)
+            self.assertEqual((result["device"], result["against"]), (device, other))
+        self.assertEqual(self.json(*words, "--device", "cpu", "--against", "cpu")["logits"]["error"], 0)
+
     def test_prompt_is_text_ids_or_stdin(self):
         from program import BYTES_GGUF
         words = ["check", "--layers", "-m", BYTES_GGUF]
