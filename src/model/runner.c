@@ -129,30 +129,45 @@ static void run_ops(runner *r, const batch *step)
     }
 }
 
-/* Steps in which every row makes one token differ in the arrays' contents only: recorded once per number of rows. */
-static nvllm_status run_recorded(runner *r, const batch *step, nvllm_error *err)
+#define RECORDED_ROWS 256 /* most rows of a recorded step */
+
+/* The bound of kv_len that kernels are launched for: a power of two times 64 tokens. */
+static int32_t length_class(const batch *s)
+{
+    int32_t longest = 0, class = 0;
+    for (int32_t r = 0; r < s->R; r++)
+        if (s->kv_len[r] > longest) longest = s->kv_len[r];
+    while ((64ll << class) < longest) class++;
+    return class;
+}
+
+/* Steps in which every row makes one token differ in the arrays' contents only: recorded once per number of rows and
+ * class of lengths. */
+static nvllm_status run_recorded(runner *r, const batch *step, int32_t class, nvllm_error *err)
 {
     const backend_type *type = r->backend->type;
-    if (type->replay(r->backend, step->R)) return NVLLM_OK;
+    int32_t key = class * RECORDED_ROWS + step->R;
+    if (type->replay(r->backend, key)) return NVLLM_OK;
     type->record(r->backend);
     run_ops(r, step);
-    nvllm_status st = type->record_end(r->backend, step->R, err);
-    if (!st) type->replay(r->backend, step->R);
+    nvllm_status st = type->record_end(r->backend, key, err);
+    if (!st) type->replay(r->backend, key);
     return st;
 }
 
 /* Every row makes one token and draws the next, and no array is longer than the rows are: then only the arrays'
  * contents change from step to step. */
-static bool is_steady(const runner *r, const batch *s)
+static bool is_steady(const runner *r, const batch *s, int32_t class)
 {
     bool edits = s->n_counts || s->n_bias || s->n_banned;
-    return s->T == s->R && s->N == s->R && s->n_draws == s->R && !edits && s->R <= BACKEND_MAX_RECORDED &&
-           r->backend->type->replay && !r->hook;
+    return s->T == s->R && s->N == s->R && s->n_draws == s->R && !edits && s->R <= RECORDED_ROWS &&
+           (class + 1) * RECORDED_ROWS <= BACKEND_MAX_RECORDED && r->backend->type->replay && !r->hook;
 }
 
 nvllm_status runner_launch(runner *r, const batch *step, nvllm_error *err)
 {
     batch placed;
+    int32_t class = length_class(step);
     int32_t parity = (int32_t)(r->launched & 1);
     for (int32_t i = 0; i < step->n_draws; i++) {
         step->draws[i].result = parity * r->options.max_rows + i;
@@ -160,10 +175,11 @@ nvllm_status runner_launch(runner *r, const batch *step, nvllm_error *err)
     }
     nvllm_status st = placement_step(&r->place, &placed, step, err);
     if (st) return st;
+    placed.max_len = class < 24 ? 64 << class : 0;
     r->n_draws[parity] = step->n_draws;
     r->n_logits = step->N;
     r->launched++;
-    if (is_steady(r, step)) return run_recorded(r, &placed, err);
+    if (is_steady(r, step, class)) return run_recorded(r, &placed, class, err);
     run_ops(r, &placed);
     return NVLLM_OK;
 }

@@ -66,6 +66,7 @@ static op_attention_args attention_args(const runner *r, const graph_op *op, con
                                .R = s->R,
                                .P = s->P,
                                .H = c->H,
+                               .max_len = s->max_len,
                                .window = c->slides[op->layer] ? c->window : 0,
                                .scale = 1.0f / sqrtf((float)c->C)};
 }

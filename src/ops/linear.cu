@@ -1,6 +1,6 @@
 /* Matrix products on the GPU: which kernel does them, and the plain one that does everything.
  *
- * bf16 weights: linear_few.cu streams them for up to 16 tokens, linear_many.cu multiplies on tensor cores beyond that.
+ * bf16 weights: linear_few.cu streams them for up to 4 tokens, linear_many.cu multiplies beyond that.
  * What those refuse (float32, f16, Q8_0, odd widths) is done here, a warp per output row, 8 tokens at a time: right,
  * and far from the memory's rate. */
 #include "ops/linear_few.cuh"

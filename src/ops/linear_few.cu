@@ -1,11 +1,12 @@
-/* Matrix products of up to 16 tokens on the GPU, bound by reading the weights once: rows * cols * 2 bytes.
+/* Matrix products of up to 4 tokens on the GPU, bound by reading the weights once: rows * cols * 2 bytes, and for short
+ * products by latency: what stands between kernel_waits() and the results is kept short.
  *
  * One block of 8 warps per multiprocessor takes a run of tiles of 8 weight rows. The warps split the columns: in every
  * step warp w multiplies 128 of them, a lane 4 x 16 bytes of one row. Weights stream through a ring in shared memory
  * that each lane fills (cp.async) and reads for itself, so no barrier stands between the memory and the products; the
  * ring is filled before kernel_waits(), because weights depend on no kernel. Products run on tensor cores
- * (mma.m16n8k16: 16 tokens x 8 rows), with the columns of a 16-byte load taken in the order in which one lane holds
- * them, the same for weights and inputs: so the weights need no repacking, and 1 token costs what 16 cost.
+ * (mma.m16n8k16: up to 16 tokens x 8 rows), with the columns of a 16-byte load taken in the order in which one lane holds
+ * them, the same for weights and inputs: so the weights need no repacking.
  * The warps' sums meet in shared memory once per group of tiles.
  * RMSNorm: the weighted inputs are rounded without 1/rms, and the sums are scaled by it at the end. */
 #include "ops/linear_few.cuh"
@@ -27,8 +28,8 @@ typedef struct {
     int rows[LINEAR_MAX_PARTS], first_tile[LINEAR_MAX_PARTS + 1], out_col[LINEAR_MAX_PARTS];
     int n_parts, cols, pitch, T;
     int units;      /* tiles; pairs of gate and up tiles when gated */
-    int group;      /* tiles whose sums are added up together; even */
-    int group_sums; /* tokens * rows of a group: at most one per thread */
+    int group_sums; /* TOKENS * rows of a group of tiles: at most one per thread */
+    float per_cols; /* 1 / cols */
     float *out;
     const float *in;
     int out_stride, in_stride;
@@ -63,7 +64,7 @@ template <int PENDING> static __device__ __forceinline__ void copies_wait(void)
 static __device__ __forceinline__ void multiply(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2,
                                                 unsigned a3, unsigned b0, unsigned b1)
 {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
                  "{%0,%1,%2,%3};"
                  : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
                  : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
@@ -71,10 +72,11 @@ static __device__ __forceinline__ void multiply(float (&sum)[4], unsigned a0, un
 
 /* ---- Weights ------------------------------------------------------------------------------------------------- */
 
-/* Where a lane's weights come from: its row of the current tile, advanced step by step. */
+/* Where a lane's next weights come from: its row of a tile, advanced step by step. */
 typedef struct {
     const __nv_bfloat16 *row; /* at this lane's first column */
-    int tile, step;           /* the tile in the block's list (gate and up alternate when gated), and the step in it */
+    int tile, last;           /* tiles in the op's list: gate and up alternate when gated */
+    int step;                 /* in the tile */
 } cursor;
 
 static __device__ __forceinline__ int part_of_tile(const few_args &a, int tile)
@@ -99,18 +101,19 @@ static __device__ __forceinline__ const __nv_bfloat16 *lane_row(const few_args &
     return a.w[p] + (size_t)row * a.cols + warp * (LOADS * 32) + lane % 4 * 8;
 }
 
-static __device__ __forceinline__ void fetch(const few_args &a, cursor *c, uint4 *stage, int last_tile, int steps)
+/* The cursor's step into a stage of the ring, and on to the next. */
+static __device__ __forceinline__ void fetch(const few_args &a, cursor *c, uint4 *stage, int steps)
 {
-    int column = c->step * STEP_COLS + threadIdx.x / 32 * (LOADS * 32) + threadIdx.x % 4 * 8;
-    if (c->tile < last_tile) {
+    if (c->tile < c->last) {
+        int warp_column = c->step * STEP_COLS + threadIdx.x / 32 * (LOADS * 32);
+        int column = warp_column + threadIdx.x % 4 * 8;
         const __nv_bfloat16 *from = c->row + c->step * STEP_COLS;
 #pragma unroll
         for (int i = 0; i < LOADS; i++)
-            if (column - threadIdx.x % 4 * 8 < a.cols) /* the same for the whole warp */
-                copy_16(stage + i * 32, from + i * 32, column + i * 32 < a.cols);
+            if (warp_column < a.cols) copy_16(stage + i * 32, from + i * 32, column + i * 32 < a.cols);
         if (++c->step == steps) {
             c->step = 0;
-            if (++c->tile < last_tile) c->row = lane_row(a, c->tile);
+            if (++c->tile < c->last) c->row = lane_row(a, c->tile);
         }
     }
     copies_commit();
@@ -118,80 +121,89 @@ static __device__ __forceinline__ void fetch(const few_args &a, cursor *c, uint4
 
 /* ---- Inputs -------------------------------------------------------------------------------------------------- */
 
-/* Threads that share a token's input, a power of two: 256 for one token, 32 from eight tokens on. */
-static __device__ __forceinline__ int threads_per_token(int T)
-{
-    return T == 1 ? 256 : T == 2 ? 128 : T <= 4 ? 64 : 32;
-}
-
 static __device__ __forceinline__ uint2 narrow_4(float4 v)
 {
     __nv_bfloat162 low = __floats2bfloat162_rn(v.x, v.y), high = __floats2bfloat162_rn(v.z, v.w);
     return make_uint2(*(unsigned *)&low, *(unsigned *)&high);
 }
 
-/* x[t, :] = bf16(in * norm), zeros up to the padded width; squares[t][8]: sums of squares by warp of the token. */
-static __device__ __forceinline__ void stage_inputs(const few_args &a, __nv_bfloat16 *x, float (*squares)[8])
+/* The norm's weights into shared memory, before the wait: they come from memory, not from a kernel. */
+static __device__ __forceinline__ void fetch_norm(const few_args &a, float *norm)
 {
-    int share = threads_per_token(a.T), at_once = THREADS / share, me = threadIdx.x % share;
-    int padded = (a.cols + COLS_PAD - 1) / COLS_PAD * COLS_PAD;
-    for (int t = threadIdx.x / share; t < a.T; t += at_once) {
-        const float *in = a.in + (size_t)(a.row ? __ldcg(a.row + t) : t) * a.in_stride;
-        __nv_bfloat16 *to = x + (size_t)t * a.pitch;
-        float sum = 0;
-#pragma unroll 4
-        for (int k = me * 4; k < padded; k += share * 4) {
-            float4 v = make_float4(0, 0, 0, 0);
-            if (k < a.cols) {
-                v = __ldcg((const float4 *)(in + k));
-                if (a.norm) {
-                    float4 w = *(const float4 *)(a.norm + k);
-                    sum += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-                    v = make_float4(v.x * w.x, v.y * w.y, v.z * w.z, v.w * w.w);
-                }
-            }
-            *(uint2 *)(to + k) = narrow_4(v);
-        }
-        if (a.norm) {
-            sum = warp_sum(sum);
-            if (threadIdx.x % 32 == 0) squares[t][me / 32] = sum;
-        }
-    }
+    for (int k = threadIdx.x * 4; a.norm && k < a.cols; k += THREADS * 4) copy_16(norm + k, a.norm + k, true);
+    copies_commit();
 }
 
+/* x[t, :] = bf16(in * norm), zeros up to the padded width; squares[t][8]: sums of squares by warp of the token. `in`: at
+ * this thread's first column of its token. Loads are issued together: one round for 4096 columns of one token. */
+template <int TOKENS>
+static __device__ __forceinline__ void stage_inputs(const few_args &a, const float *in, const float *norm,
+                                                    __nv_bfloat16 *x, float (*squares)[8])
+{
+    enum { AT_ONCE = 4, SHARE = THREADS / TOKENS };
+    int t = threadIdx.x / SHARE, me = threadIdx.x % SHARE;
+    int padded = (a.cols + COLS_PAD - 1) / COLS_PAD * COLS_PAD;
+    if (t >= a.T) return;
+    __nv_bfloat16 *to = x + t * a.pitch;
+    float sum = 0;
+    for (int first = me * 4; first < padded; first += SHARE * 4 * AT_ONCE) {
+        float4 v[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            int k = first + i * SHARE * 4;
+            v[i] = k < a.cols ? __ldcg((const float4 *)(in + (k - me * 4))) : make_float4(0, 0, 0, 0);
+        }
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            int k = first + i * SHARE * 4;
+            float4 u = v[i];
+            if (k >= padded) break;
+            if (a.norm) {
+                sum += u.x * u.x + u.y * u.y + u.z * u.z + u.w * u.w;
+                float4 w = *(const float4 *)(norm + k);
+                u = make_float4(u.x * w.x, u.y * w.y, u.z * w.z, u.w * w.w);
+                if (k >= a.cols) u = make_float4(0, 0, 0, 0);
+            }
+            *(uint2 *)(to + k) = narrow_4(u);
+        }
+    }
+    if (!a.norm) return;
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0) squares[t][me / 32] = sum;
+}
+
+/* 1/rms of a token; the squares of warps that have no part in it are zero. */
 static __device__ __forceinline__ float scale_of(const few_args &a, const float (*squares)[8], int t)
 {
-    float sum = 0;
-    if (!a.norm) return 1;
-    for (int i = 0; i < threads_per_token(a.T) / 32; i++) sum += squares[t][i];
-    return 1.0f / sqrtf(sum / (float)a.cols + a.eps);
+    float4 low = *(const float4 *)squares[t], high = *(const float4 *)(squares[t] + 4);
+    float sum = (low.x + low.y) + (low.z + low.w) + ((high.x + high.y) + (high.z + high.w));
+    return a.norm ? rsqrtf(sum * a.per_cols + a.eps) : 1.0f;
 }
 
 /* ---- Results ------------------------------------------------------------------------------------------------- */
 
 /* The sum that this thread finishes in a group: its place, and what is added to it. */
 typedef struct {
-    float *out; /* NULL: none */
-    int sum, sum_up;
-    float scale, bias, bias_up, old;
+    int at; /* in the output, -1: none */
+    int sum, t, up_row;
+    float bias, old;
 } result;
 
-static __device__ __forceinline__ result result_of(const few_args &a, const float (*squares)[8], int first_tile,
-                                                   int tiles)
+/* All but `old`: needs nothing that a kernel writes. */
+template <int TOKENS>
+static __device__ __forceinline__ result place_result(const few_args &a, int first_tile, int tiles)
 {
-    result r = {};
-    int row_in_tile = threadIdx.x % TILE_ROWS, q = threadIdx.x / TILE_ROWS, unit = q / a.T, t = q - unit * a.T;
-    int tile = a.gated ? unit * 2 : unit, first_row;
-    if (tile >= tiles) return r;
+    result r = {-1, 0, 0, 0, 0, 0};
+    int q = threadIdx.x / TILE_ROWS, unit = q / TOKENS;
+    int row_in_tile = threadIdx.x % TILE_ROWS, tile = a.gated ? unit * 2 : unit, first_row;
+    r.t = q % TOKENS;
+    if (tile >= tiles || r.t >= a.T) return r;
     int p = locate(a, first_tile + tile, &first_row), row = first_row + row_in_tile;
     if (row >= a.rows[p]) return r;
-    r.out = a.out + (size_t)t * a.out_stride + a.out_col[p] + row;
-    r.sum = (tile * a.T + t) * TILE_ROWS + row_in_tile;
-    r.sum_up = r.sum + a.T * TILE_ROWS;
-    r.scale = scale_of(a, squares, t);
+    r.at = r.t * a.out_stride + a.out_col[p] + row;
+    r.up_row = row;
+    r.sum = (tile * TOKENS + r.t) * TILE_ROWS + row_in_tile;
     r.bias = a.bias[p] ? a.bias[p][row] : 0;
-    r.bias_up = a.gated && a.bias[1] ? a.bias[1][row] : 0;
-    r.old = a.accumulate ? __ldcg(r.out) : 0;
     return r;
 }
 
@@ -203,137 +215,151 @@ static __device__ __forceinline__ float add_up(const few_args &a, const float *s
     return total;
 }
 
-static __device__ __forceinline__ void finish(const few_args &a, const result &r, const float *sums)
+template <int TOKENS>
+static __device__ __forceinline__ void finish(const few_args &a, const result &r, const float *sums,
+                                              const float (*squares)[8])
 {
-    if (!r.out) return;
-    float v = add_up(a, sums, r.sum) * r.scale + r.bias;
+    if (r.at < 0) return;
+    float scale = scale_of(a, squares, r.t), v = add_up(a, sums, r.sum) * scale + r.bias;
     if (a.gated) {
-        float up = add_up(a, sums, r.sum_up) * r.scale + r.bias_up;
-        v = v / (1.0f + expf(-v)) * up;
+        float up = add_up(a, sums, r.sum + TOKENS * TILE_ROWS) * scale;
+        if (a.bias[1]) up += a.bias[1][r.up_row];
+        v = v * __fdividef(1.0f, 1.0f + __expf(-v)) * up; /* e^-v = inf gives 0 */
     }
-    *r.out = r.old + v;
+    a.out[r.at] = r.old + v;
 }
 
 /* ---- The kernel ---------------------------------------------------------------------------------------------- */
 
-/* One step: this lane's LOADS x 16 bytes against the inputs of the tokens that it holds. */
-template <bool WIDE>
+/* One step: this lane's LOADS x 16 bytes against the inputs of the token that it holds. */
 static __device__ __forceinline__ void multiply_step(float (&sum)[LOADS][4], const uint4 *stage,
-                                                     const __nv_bfloat16 *x, const few_args &a)
+                                                     const __nv_bfloat16 *x, bool has_token)
 {
-    const uint4 zero = make_uint4(0, 0, 0, 0);
-    int token = threadIdx.x % 32 / 4;
+    uint4 w[LOADS], in[LOADS];
 #pragma unroll
     for (int i = 0; i < LOADS; i++) {
-        uint4 w = stage[i * 32];
-        uint4 low = token < a.T ? *(const uint4 *)(x + i * 32) : zero;
-        uint4 high = WIDE && token + 8 < a.T ? *(const uint4 *)(x + (size_t)8 * a.pitch + i * 32) : zero;
-        multiply(sum[i], low.x, high.x, low.y, high.y, w.x, w.y);
-        multiply(sum[i], low.z, high.z, low.w, high.w, w.z, w.w);
+        w[i] = stage[i * 32];
+        in[i] = make_uint4(0, 0, 0, 0);
+        if (has_token) in[i] = *(const uint4 *)(x + i * 32);
     }
+#pragma unroll
+    for (int i = 0; i < LOADS; i++) multiply(sum[i], in[i].x, 0, in[i].y, 0, w[i].x, w[i].y);
+#pragma unroll
+    for (int i = 0; i < LOADS; i++) multiply(sum[i], in[i].z, 0, in[i].w, 0, w[i].z, w[i].w);
 }
 
-/* The warp's sums of one tile into the group's buffer: [warp][tile, token, row]. */
-template <bool WIDE>
-static __device__ __forceinline__ void put_sums(float (&sum)[LOADS][4], float *sums, int tile, const few_args &a)
+/* The warp's sums of one tile into its place in the group's buffer: [tile, token, row]. */
+static __device__ __forceinline__ void put_sums(float (&sum)[LOADS][4], float *to, bool has_token)
 {
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, token = lane / 4;
-    float *to = sums + warp * a.group_sums + (tile * a.T + token) * TILE_ROWS + lane % 4 * 2;
-#pragma unroll
-    for (int half = 0; half < (WIDE ? 2 : 1); half++) {
-        float even = 0, odd = 0;
-#pragma unroll
-        for (int i = 0; i < LOADS; i++) even += sum[i][half * 2], odd += sum[i][half * 2 + 1];
-        if (token + half * 8 < a.T) *(float2 *)(to + half * 8 * TILE_ROWS) = make_float2(even, odd);
-    }
+    float2 total = make_float2((sum[0][0] + sum[1][0]) + (sum[2][0] + sum[3][0]),
+                               (sum[0][1] + sum[1][1]) + (sum[2][1] + sum[3][1]));
+    if (has_token) *(float2 *)to = total;
 #pragma unroll
     for (int i = 0; i < LOADS; i++) sum[i][0] = sum[i][1] = sum[i][2] = sum[i][3] = 0;
 }
 
-template <int STAGES, bool WIDE> static __global__ void __launch_bounds__(THREADS, 1) few(few_args a)
+/* TOKENS: 1, 2 or 4, at least T. */
+template <int STAGES, int TOKENS>
+static __global__ void __maxnreg__(72) few(const __grid_constant__ few_args a)
 {
+    enum { GROUP = THREADS / TILE_ROWS / TOKENS, SHARE = THREADS / TOKENS };
     extern __shared__ __align__(128) unsigned char shared[];
-    __shared__ float squares[FEW_TOKENS][8];
-    uint4 *ring = (uint4 *)shared + threadIdx.x / 32 * (LOADS * 32) + threadIdx.x % 32;
-    float *sums = (float *)(shared + STAGES * STAGE_BYTES); /* two buffers, used in turn */
-    __nv_bfloat16 *x = (__nv_bfloat16 *)(shared + STAGES * STAGE_BYTES + 2 * WARPS * sizeof(float) * a.group_sums);
+    __shared__ __align__(16) float squares[TOKENS][8];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, token = lane / 4;
+    uint4 *const ring = (uint4 *)shared + warp * (LOADS * 32) + lane, *stage = ring;
+    float *sums = (float *)(shared + STAGES * STAGE_BYTES); /* two buffers [warp][tile, token, row], used in turn */
+    float *norm = sums + 2 * WARPS * a.group_sums;
+    __nv_bfloat16 *x = (__nv_bfloat16 *)(norm + (a.norm ? a.pitch : 0));
     int per_unit = a.gated ? 2 : 1, steps = (a.cols + STEP_COLS - 1) / STEP_COLS;
     int first = (int)((long long)blockIdx.x * a.units / gridDim.x) * per_unit;
     int last = (int)((long long)(blockIdx.x + 1) * a.units / gridDim.x) * per_unit;
-    cursor c = {lane_row(a, first), first, 0};
+    cursor c = {lane_row(a, first), first, last, 0};
     kernel_begins();
-#pragma unroll
-    for (int i = 0; i < STAGES; i++) fetch(a, &c, ring + i * (STAGE_BYTES / 16), last, steps);
-    kernel_waits();
-    stage_inputs(a, x, squares);
+    fetch_norm(a, norm);
+#pragma unroll 1
+    for (int i = 0; i < STAGES; i++) fetch(a, &c, ring + i * (STAGE_BYTES / 16), steps);
+    if (threadIdx.x < TOKENS * 8) ((float *)squares)[threadIdx.x] = 0;
+    result r = place_result<TOKENS>(a, first, min((int)GROUP, last - first));
+    int input_row = min((int)threadIdx.x / SHARE, a.T - 1);
+    const float *in = a.in + (size_t)input_row * a.in_stride + threadIdx.x % SHARE * 4;
+    const bool has_token = token < a.T;
+    const int warp_cols = warp * (LOADS * 32);
+    const __nv_bfloat16 *lane_x = x + token * a.pitch + warp_cols + lane % 4 * 8;
+    float *const my_sums = sums + warp * a.group_sums + token * TILE_ROWS + lane % 4 * 2;
+    copies_wait<STAGES>();
     __syncthreads();
 
-    int warp_cols = threadIdx.x / 32 * (LOADS * 32), slot = 0, buffer = 0;
-    const __nv_bfloat16 *lane_x = x + (size_t)(threadIdx.x % 32 / 4) * a.pitch + warp_cols + threadIdx.x % 4 * 8;
-    for (int group = first; group < last; group += a.group) {
-        int tiles = min(a.group, last - group);
-        float *mine = sums + buffer * (WARPS * a.group_sums);
-        result r = result_of(a, squares, group, tiles);
-        float sum[LOADS][4] = {};
-        for (int tile = 0; tile < tiles; tile++) {
-            for (int step = 0; step < steps; step++) {
-                uint4 *stage = ring + slot * (STAGE_BYTES / 16);
+    kernel_waits();
+    if (a.row) in += (ptrdiff_t)(__ldcg(a.row + input_row) - input_row) * a.in_stride;
+    if (a.accumulate && r.at >= 0) r.old = __ldcg(a.out + r.at);
+    stage_inputs<TOKENS>(a, in, norm, x, squares);
+    __syncthreads();
+
+    float sum[LOADS][4] = {};
+    int buffer = 0;
+    for (int group = first; group < last; group += GROUP) {
+        int tiles = min((int)GROUP, last - group), offset = buffer * WARPS * a.group_sums;
+        float *to = my_sums + offset;
+        if (group != first) {
+            r = place_result<TOKENS>(a, group, tiles);
+            if (a.accumulate && r.at >= 0) r.old = __ldcg(a.out + r.at);
+        }
+#pragma unroll 1
+        for (int tile = 0; tile < tiles; tile++, to += TOKENS * TILE_ROWS) {
+#pragma unroll 1
+            for (int column = 0; column < a.cols; column += STEP_COLS) {
                 copies_wait<STAGES - 1>();
-                if (step * STEP_COLS + warp_cols < a.cols)
-                    multiply_step<WIDE>(sum, stage, lane_x + step * STEP_COLS, a);
-                fetch(a, &c, stage, last, steps);
-                slot = slot + 1 == STAGES ? 0 : slot + 1;
+                if (column + warp_cols < a.cols) multiply_step(sum, stage, lane_x + column, has_token);
+                fetch(a, &c, stage, steps);
+                stage += STAGE_BYTES / 16;
+                if (stage == ring + STAGES * (STAGE_BYTES / 16)) stage = ring;
             }
-            put_sums<WIDE>(sum, mine, tile, a);
+            put_sums(sum, to, has_token);
         }
         __syncthreads();
-        finish(a, r, mine);
+        finish<TOKENS>(a, r, sums + offset, squares);
         buffer ^= 1;
     }
 }
 
 /* ---- Launch -------------------------------------------------------------------------------------------------- */
 
-template <int STAGES, bool WIDE>
-static void launch_few(const few_args &a, size_t rest, int blocks, const cuda_context *cuda)
+template <int STAGES, int TOKENS>
+static void launch_stages(const few_args &a, size_t rest, int blocks, const cuda_context *cuda)
 {
     size_t shared = (size_t)STAGES * STAGE_BYTES + rest;
-    cudaFuncSetAttribute(few<STAGES, WIDE>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
-    launch(cuda, few<STAGES, WIDE>, dim3((unsigned)blocks), THREADS, shared, a);
-}
-
-template <bool WIDE> static void launch_stages(const few_args &a, int stages, size_t rest, int blocks,
-                                               const cuda_context *cuda)
-{
-    if (stages <= 2)
-        launch_few<2, WIDE>(a, rest, blocks, cuda);
-    else if (stages == 3)
-        launch_few<3, WIDE>(a, rest, blocks, cuda);
-    else if (stages <= 5)
-        launch_few<4, WIDE>(a, rest, blocks, cuda);
-    else
-        launch_few<6, WIDE>(a, rest, blocks, cuda);
+    cudaFuncSetAttribute(few<STAGES, TOKENS>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+    launch(cuda, few<STAGES, TOKENS>, dim3((unsigned)blocks), THREADS, shared, a);
 }
 
 /* As many stages as the block has steps, at most 6: a ring no larger than needed leaves room for the next kernel's. */
-static bool start(few_args *a, const cuda_context *cuda)
+template <int TOKENS> static bool start(few_args *a, const cuda_context *cuda)
 {
+    const int group = THREADS / TILE_ROWS / TOKENS;
     int blocks = a->units < cuda->multiprocessors ? a->units : cuda->multiprocessors;
     int tiles = (a->units + blocks - 1) / blocks * (a->gated ? 2 : 1);
     int stages = tiles * ((a->cols + STEP_COLS - 1) / STEP_COLS);
-    a->group = FEW_TOKENS * 2 / a->T & ~1;
-    a->group_sums = (tiles < a->group ? tiles : a->group) * a->T * TILE_ROWS;
+    a->group_sums = (tiles < group ? tiles : group) * TOKENS * TILE_ROWS;
     size_t rest = 2 * WARPS * sizeof(float) * (size_t)a->group_sums +
-                  (size_t)a->T * (size_t)a->pitch * sizeof(__nv_bfloat16);
-    int room = rest < (size_t)cuda->shared_bytes ? (int)((cuda->shared_bytes - 1024 - rest) / STAGE_BYTES) : 0;
-    if (stages > 6) stages = 6;
+                  (a->norm ? sizeof(float) : 0) * (size_t)a->pitch +
+                  (size_t)TOKENS * (size_t)a->pitch * sizeof(__nv_bfloat16);
+    if (rest + 1024 + 2 * STAGE_BYTES > (size_t)cuda->shared_bytes) return false;
+    int room = (int)((cuda->shared_bytes - 1024 - rest) / STAGE_BYTES);
     if (stages > room) stages = room;
-    if (room < 2) return false;
-    if (a->T > 8)
-        launch_stages<true>(*a, stages, rest, blocks, cuda);
+    if (stages <= 2)
+        launch_stages<2, TOKENS>(*a, rest, blocks, cuda);
+    else if (stages == 3)
+        launch_stages<3, TOKENS>(*a, rest, blocks, cuda);
+    else if (stages <= 5)
+        launch_stages<4, TOKENS>(*a, rest, blocks, cuda);
     else
-        launch_stages<false>(*a, stages, rest, blocks, cuda);
+        launch_stages<6, TOKENS>(*a, rest, blocks, cuda);
     return true;
+}
+
+static bool start_tokens(few_args *a, const cuda_context *cuda)
+{
+    return a->T == 1 ? start<1>(a, cuda) : a->T == 2 ? start<2>(a, cuda) : start<4>(a, cuda);
 }
 
 static bool describe(few_args *out, const op_linear_args *l, bool gated)
@@ -354,6 +380,7 @@ static bool describe(few_args *out, const op_linear_args *l, bool gated)
     a.units = a.first_tile[gated ? 1 : a.n_parts];
     a.pitch = (a.cols + COLS_PAD - 1) / COLS_PAD * COLS_PAD + PITCH_PAD;
     a.T = l->T;
+    a.per_cols = 1.0f / (float)a.cols;
     a.out = l->out;
     a.in = l->in;
     a.out_stride = l->out_stride;
@@ -367,7 +394,7 @@ static bool describe(few_args *out, const op_linear_args *l, bool gated)
 bool linear_few_cuda(const op_linear_args *l, const cuda_context *cuda)
 {
     few_args a;
-    return describe(&a, l, false) && start(&a, cuda);
+    return describe(&a, l, false) && start_tokens(&a, cuda);
 }
 
 bool norm_linear_few_cuda(const op_norm_linear_args *n, const cuda_context *cuda)
@@ -377,5 +404,5 @@ bool norm_linear_few_cuda(const op_norm_linear_args *n, const cuda_context *cuda
     a.norm = n->norm;
     a.eps = n->eps;
     a.row = n->row;
-    return (uintptr_t)a.norm % 16 == 0 && start(&a, cuda);
+    return (uintptr_t)a.norm % 16 == 0 && start_tokens(&a, cuda);
 }
