@@ -10,7 +10,7 @@
 #include "base/half.h"
 #include "support/device.h"
 
-enum { EDGE = 5, MOST_TOKENS = 100, FEW = 16 };
+enum { EDGE = 5, MOST_TOKENS = 100, FEW = 4 };
 
 static const int32_t token_counts[] = {1, 2, 3, 5, 8, 9, 15, 16, 17, 33, 100};
 
@@ -547,7 +547,7 @@ static void perf_one(const perf_shape *shape, int32_t *key)
     }
     for (int i = 0; i < n * parts; i++)
         copies[i] = (weight){DTYPE_BF16, shape->rows, shape->cols, device_copy(&gpu, data, bytes)};
-    for (int32_t T = 1; T <= FEW; T = T == 1 ? 8 : T * 2) {
+    for (int32_t T = 1; T <= 16; T = T == 1 ? 4 : T * 2) {
         double seconds = time_calls(shape, T, copies, n, ++*key);
         printf("%-12s %6d x %-5d T %2d  %8.2f us  %6.0f GB/s\n", shape->name, shape->rows * parts,
                shape->cols, T, seconds * 1e6, (double)bytes * parts / seconds / 1e9);
