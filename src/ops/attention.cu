@@ -25,7 +25,7 @@ enum {
 
 /* Whether the first tile's K and V are asked for before the kernel waits: in the fused op they, the page table, kv_len
  * and row_start were written before the step's first kernel. */
-static constexpr bool EARLY = false;
+static constexpr bool EARLY = true;
 
 static constexpr float LOWEST = -1e30f; /* below every score; finite, so that differences are numbers */
 
