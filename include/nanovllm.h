@@ -168,6 +168,7 @@ typedef struct {
     int32_t step_tokens; /* most tokens in one step, prompts and answers together; 0: 128, on a GPU 2,048 */
     int32_t queue;       /* requests that may wait; 0: 1,024 */
     bool no_prefix_cache; /* do not keep the pages of finished sequences for others that begin alike */
+    bool no_fusion;       /* run the single ops, also where the device has fused ones */
 } nvllm_engine_options;
 
 /* NULL options: the defaults. Fails with figures when weights and KV cache do not fit into memory. */
@@ -292,6 +293,7 @@ typedef struct {
     const char *device_id;    /* names this very GPU; NULL on the CPU */
     const char
         *passed_over; /* why the device "auto" is not the GPU, a clause; NULL: it is, or was not asked for */
+    const char *unfused; /* what of the model the device's fused ops do not take, a clause; NULL: nothing */
 } nvllm_stats;
 
 NVLLM_API nvllm_stats nvllm_engine_stats(nvllm_engine *engine);
@@ -323,6 +325,7 @@ typedef struct {
     const char *isa;     /* CPU: as in nvllm_engine_options */
     int32_t threads;
     int32_t step_tokens; /* prompt tokens in one step; 1: as in decoding; 0: 128 */
+    bool no_fusion;      /* run the device's single ops, not its fused ones */
     double bound;        /* largest relative error that passes; 0: by the weights' format, see below */
 } nvllm_check_options;
 

@@ -154,9 +154,9 @@ static nvllm_status open_sides(check *c, const nvllm_check_options *options, nvl
     if (st) return st;
     const char *other = strcmp(c->backend[1]->type->name, "cpu") == 0 ? "reference" : "cpu";
     st = backend_open(&c->backend[0], options->against ? options->against : other, &bo, err);
-    for (int side = 0; !st && side < 2; side++)
-        st = runner_open(&c->runner[side], c->model, c->backend[side], &ro, err);
-    return st;
+    if (!st) st = runner_open(&c->runner[0], c->model, c->backend[0], &ro, err);
+    ro.no_fusion = options->no_fusion;
+    return st ? st : runner_open(&c->runner[1], c->model, c->backend[1], &ro, err);
 }
 
 static void close_all(check *c)

@@ -9,6 +9,7 @@
 #include "api/request.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -41,6 +42,7 @@ struct nvllm_engine {
     int32_t live; /* submitted, last event not yet queued */
     uint64_t next_id;
     engine_counts counts;
+    char unfused[128]; /* empty: every group of ops that could be fused was */
 
     request *requests;   /* the engine thread's: live requests that have left the inbox */
     nvllm_error failure; /* of the device; code NVLLM_OK: it works */
@@ -266,6 +268,14 @@ static void *engine_thread(void *arg)
 
 /* ---- Opening and closing ------------------------------------------------------------------------------------- */
 
+static void note_unfused(nvllm_engine *e)
+{
+    const fusion_report *f = runner_fusion(engine_runner(e->engine));
+    if (f->refused)
+        snprintf(e->unfused, sizeof e->unfused, "%s (%d of %d places)", f->reason, f->refused,
+                 f->refused + f->fused);
+}
+
 static nvllm_status open_parts(nvllm_engine *e, const nvllm_engine_options *options, nvllm_error *err)
 {
     static const nvllm_engine_options defaults = {0};
@@ -280,8 +290,10 @@ static nvllm_status open_parts(nvllm_engine *e, const nvllm_engine_options *opti
     if (!st) st = engine_options_resolve(&e->options, options, e->model->model, e->backend, err);
     if (!st) st = engine_memory_check(&e->options, e->model->model, e->backend, err);
     if (!st) st = engine_open(&e->engine, e->model->model, e->backend, &e->options, err);
-    if (!st) e->counts = engine_count(e->engine);
-    return st;
+    if (st) return st;
+    e->counts = engine_count(e->engine);
+    note_unfused(e);
+    return NVLLM_OK;
 }
 
 static void free_parts(nvllm_engine *e)
@@ -475,6 +487,7 @@ nvllm_stats nvllm_engine_stats(nvllm_engine *e)
                          .kernels_per_step = kernels,
                          .threads = e->backend->threads,
                          .device_id = e->backend->id,
+                         .unfused = *e->unfused ? e->unfused : NULL,
                          .passed_over = *e->backend->passed_over ? e->backend->passed_over : NULL,
                          .device = e->backend->type->name,
                          .isa = e->backend->isa};

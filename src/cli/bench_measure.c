@@ -13,6 +13,7 @@
 #include "bench_limits.h"
 #include "input.h"
 #include "prompt_ids.h"
+#include "session.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -207,10 +208,10 @@ static nvllm_status open_bench_engine(bench *b, const nvllm_model *model, const 
                                     .kv_tokens = args->kv_memory.given ? 0 : (longest + SLACK) * s->batch,
                                     .kv_bytes = args->kv_memory.value,
                                     .step_tokens = (int32_t)args->step_tokens.value,
-                                    .queue = s->batch};
+                                    .queue = s->batch,
+                                    .no_fusion = args->no_fusion};
     nvllm_status st = nvllm_engine_open(&b->engine, model, &options, err);
-    const char *passed_over = st ? NULL : nvllm_engine_stats(b->engine).passed_over;
-    if (passed_over) report_sentence("the CPU is used: %s", passed_over);
+    if (!st) report_engine(b->engine);
     return st;
 }
 
@@ -286,13 +287,13 @@ static int take_profile(json_t **out, bench *b, int (*run)(bench *))
 
 static int take_profiles(bench_result *out, bench *b)
 {
-    json_t *prompt, *generation = NULL;
+    json_t *prompt, *decode = NULL;
     int rc = take_profile(&prompt, b, run_prompts);
-    if (!rc) rc = take_profile(&generation, b, run_generation);
+    if (!rc) rc = take_profile(&decode, b, run_generation);
     if (!rc) op_table_prompt(&out->prompt, prompt);
-    if (!rc) op_table_decode(&out->decode, generation, b->shape.batch);
+    if (!rc) op_table_decode(&out->decode, decode, b->shape.batch);
     json_decref(prompt);
-    json_decref(generation);
+    json_decref(decode);
     return rc;
 }
 

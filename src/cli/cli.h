@@ -15,7 +15,15 @@
 
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
-typedef enum { OPTION_FLAG, OPTION_TEXT, OPTION_INTEGER, OPTION_REAL, OPTION_LIST, OPTION_SIZE } option_kind;
+typedef enum {
+    OPTION_FLAG,
+    OPTION_TEXT,
+    OPTION_INTEGER,
+    OPTION_REAL,
+    OPTION_LIST,
+    OPTION_SIZE,
+    OPTION_OFF
+} option_kind;
 
 typedef struct {
     bool given;
@@ -56,7 +64,7 @@ typedef struct {
         max_buffer;
     option_integer idle_timeout, drain_timeout, keepalive;
     option_list api_keys, cors;
-    bool no_prefix_cache, log_requests, log_prompts;
+    bool no_fusion, no_prefix_cache, log_requests, log_prompts;
     const char *contexts, *batches; /* bench: lists */
     bool op_times, measure_again;
     const char *output, *against; /* profile; check */

@@ -27,6 +27,8 @@ const cli_option options_device[] = {
      "auto (the GPU where there is one), cpu, cuda, cuda:N, or reference (slow and plain)"},
     {"isa", 0, OPTION_TEXT, AT(isa), "NAME",
      "CPU instructions: scalar, avx2, avx512 (default: the best there are)"},
+    {"fusion", 0, OPTION_OFF, AT(no_fusion), "on|off",
+     "fused ops, where the device has them and they take the model (default on)"},
     {NULL},
 };
 
@@ -121,6 +123,15 @@ static bool store_size(option_integer *out, const char *text, const char **why)
     return true;
 }
 
+/* The field is what "off" makes true. */
+static bool store_off(bool *out, const char *text, const char **why)
+{
+    *out = strcmp(text, "off") == 0;
+    if (*out || strcmp(text, "on") == 0) return true;
+    *why = "is neither on nor off";
+    return false;
+}
+
 static bool store_item(option_list *list, const char *text, const char **why)
 {
     if (list->count == OPTION_LIST_MAX) {
@@ -141,6 +152,7 @@ bool option_store(cli_args *args, const cli_option *option, const char *text, co
     case OPTION_REAL: return store_real(field, option, text, why);
     case OPTION_LIST: return store_item(field, text, why);
     case OPTION_SIZE: return store_size(field, text, why);
+    case OPTION_OFF: return store_off(field, text, why);
     }
     return false;
 }

@@ -78,12 +78,18 @@ const char *device_name(const cli_args *args)
     return args->device ? args->device : "auto";
 }
 
+void report_engine(nvllm_engine *engine)
+{
+    nvllm_stats stats = nvllm_engine_stats(engine);
+    if (stats.passed_over) report_sentence("the CPU is used: %s", stats.passed_over);
+    if (stats.unfused) report_sentence("single ops are used: %s", stats.unfused);
+}
+
 int open_engine_as(nvllm_engine **out, const nvllm_model *model, const nvllm_engine_options *options)
 {
     nvllm_error err = {0};
     if (nvllm_engine_open(out, model, options, &err)) return report_failure(&err);
-    const char *passed_over = nvllm_engine_stats(*out).passed_over;
-    if (passed_over) report_sentence("the CPU is used: %s", passed_over);
+    report_engine(*out);
     return CLI_OK;
 }
 
@@ -94,7 +100,8 @@ int open_engine(nvllm_engine **out, const nvllm_model *model, const cli_args *ar
                                     .threads = (int32_t)args->threads.value,
                                     .context = (int32_t)args->context.value,
                                     .max_sequences = 1,
-                                    .kv_bytes = args->kv_memory.value};
+                                    .kv_bytes = args->kv_memory.value,
+                                    .no_fusion = args->no_fusion};
     return open_engine_as(out, model, &options);
 }
 

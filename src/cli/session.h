@@ -17,7 +17,10 @@ int open_engine(nvllm_engine **out, const nvllm_model *model, const cli_args *ar
 /* The device that was asked for, or "auto". */
 const char *device_name(const cli_args *args);
 
-/* The same for a command's own options: opens, and says on stderr when the GPU was passed over. */
+/* Says on stderr what the user should know of the device: the GPU was passed over, single ops run instead of fused. */
+void report_engine(nvllm_engine *engine);
+
+/* The same as open_engine for a command's own options: opens, and reports. */
 int open_engine_as(nvllm_engine **out, const nvllm_model *model, const nvllm_engine_options *options);
 
 /* The model's defaults, changed by what was given on the command line. */

@@ -18,13 +18,13 @@ static int32_t logits_for(const model *m, const engine_options *o)
 static runner_options runner_options_of(const model *m, const engine_options *o)
 {
     return (runner_options){.max_tokens = o->step_tokens,
-                         .max_rows = o->max_sequences,
-                         .max_logits = logits_for(m, o),
-                         .max_context = o->context,
-                         .pages = pages_for(o->kv_tokens),
-                         .page_slots = PAGE_SLOTS,
-                         .kv_type = o->kv_type,
-                         .no_fusion = o->no_fusion};
+                            .max_rows = o->max_sequences,
+                            .max_logits = logits_for(m, o),
+                            .max_context = o->context,
+                            .pages = pages_for(o->kv_tokens),
+                            .page_slots = PAGE_SLOTS,
+                            .kv_type = o->kv_type,
+                            .no_fusion = o->no_fusion};
 }
 
 memory_plan engine_plan(const model *m, backend *b, const engine_options *options)

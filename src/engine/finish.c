@@ -34,8 +34,11 @@ static void take_draw(engine *e, sequence *s, const draw_result *draw)
     sequence_push(s, draw->token);
     e->counts.generated_tokens++;
     bool stop = sequence_is_stop(s, draw->token), full = sequence_generated(s) >= s->request.max_tokens;
-    engine_event *event =
-        engine_emit(e, s, stop ? ENGINE_STOP : full ? ENGINE_LENGTH : ENGINE_TOKEN, draw->token);
+    engine_event *event = engine_emit(e, s,
+                                      stop   ? ENGINE_STOP
+                                      : full ? ENGINE_LENGTH
+                                             : ENGINE_TOKEN,
+                                      draw->token);
     event->logprob = draw->logprob;
     event->top = draw->top;
     event->n_top = draw->n_top;

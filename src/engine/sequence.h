@@ -46,10 +46,10 @@ struct sequence {
     int32_t n_counts;
     int32_t *count_index; /* open addressing over counts, -1: empty; capacity is a power of two */
     uint32_t count_mask;
-    int32_t draw;       /* with draw_step == the number of a step in flight: its draw that gives the next token */
+    int32_t draw; /* with draw_step == the number of a step in flight: its draw that gives the next token */
     uint32_t draw_step; /* 0: none is in flight */
-    bool cancelled; /* asked to end; answered by the next step */
-    bool ended;     /* has had its last event */
+    bool cancelled;     /* asked to end; answered by the next step */
+    bool ended;         /* has had its last event */
 };
 
 nvllm_status sequence_new(sequence **out, const sequence_request *request, uint64_t id, int32_t max_pages,

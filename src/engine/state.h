@@ -28,8 +28,8 @@ struct engine {
     sequence *waiting; /* by priority, then by arrival; a preempted one before those that never ran */
     int32_t n_waiting, n_running;
     bool cancel_pending;
-    sequence **running;   /* [max_sequences], by priority, then by admission */
-    flight flights[2]; /* the steps in flight, the older first */
+    sequence **running; /* [max_sequences], by priority, then by admission */
+    flight flights[2];  /* the steps in flight, the older first */
     int32_t n_flights;
     uint32_t steps_started;
     engine_event *events; /* [ENGINE_EVENTS * max_sequences] */
@@ -53,14 +53,15 @@ static inline engine_event *engine_emit(engine *e, const sequence *s, engine_eve
 }
 
 /* residency.c */
-void residency_enqueue(engine *e, sequence *s);       /* into the waiting queue */
-void residency_drop_cancelled(engine *e);             /* running and waiting */
-void residency_drop_ended(engine *e);                 /* running ones that have had their last event */
-void residency_admit(engine *e);                      /* waiting ones, while slots and pages last */
+void residency_enqueue(engine *e, sequence *s); /* into the waiting queue */
+void residency_drop_cancelled(engine *e);       /* running and waiting */
+void residency_drop_ended(engine *e);           /* running ones that have had their last event */
+void residency_admit(engine *e);                /* waiting ones, while slots and pages last */
 /* Pages for the planned rows; false: not enough. */
 bool residency_reserve(engine *e, const step_row *rows, int32_t n_rows);
 void residency_preempt(engine *e); /* the last of the running ones goes back to waiting */
-void residency_list_pages(engine *e, const step_row *rows, int32_t n_rows); /* full ones, into the prefix index */
+void residency_list_pages(engine *e, const step_row *rows,
+                          int32_t n_rows); /* full ones, into the prefix index */
 
 /* finish.c */
 /* logits: NULL unless the step scores. */

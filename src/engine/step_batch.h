@@ -26,7 +26,8 @@ typedef struct {
     batch batch; /* points into the arrays below */
     int32_t *tokens, *pos, *slot, *row_start, *kv_len, *pages, *logit_row;
     draw_order *draws;
-    step_list counts, bias, banned; /* sample_count, sample_bias, int32_t: of all draws, one after the other */
+    step_list counts, bias,
+        banned; /* sample_count, sample_bias, int32_t: of all draws, one after the other */
     int32_t page_slots;
     arena memory;
 } step_batch;

@@ -43,7 +43,8 @@ static int32_t norm_group(const fusion *f, int32_t i, graph_op *out)
     const graph_op *gather = op_at(f, i, OP_GATHER);
     int32_t n = gather ? 1 : 0;
     const graph_op *norm = op_at(f, i + n, OP_RMSNORM), *linear = op_at(f, i + n + 1, OP_LINEAR);
-    if (!norm || !linear || norm->groups != 1 || linear->accumulate || !same_view(linear->in, norm->out)) return 0;
+    if (!norm || !linear || norm->groups != 1 || linear->accumulate || !same_view(linear->in, norm->out))
+        return 0;
     if (gather && !same_view(norm->in, gather->out)) return 0;
     n += 2;
     *out = *linear;

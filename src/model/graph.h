@@ -38,9 +38,10 @@ typedef struct {
     int32_t groups;  /* rmsnorm, rope: heads; 1 for a whole row */
     int32_t n_parts; /* linear */
     weight_role w[3], bias[3];
-    weight_role norm[2]; /* fused ops: of the input (norm_linear), of q and of k (rope_attention); W_NONE: none */
-    bool accumulate;     /* linear: add to the output */
-    bool gated;          /* norm_linear: silu of the first part times the second */
+    weight_role
+        norm[2];     /* fused ops: of the input (norm_linear), of q and of k (rope_attention); W_NONE: none */
+    bool accumulate; /* linear: add to the output */
+    bool gated;      /* norm_linear: silu of the first part times the second */
     bool per_logit;  /* runs over the N tokens that want logits, not over all T */
 } graph_op;
 

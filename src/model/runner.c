@@ -137,7 +137,7 @@ static int32_t length_class(const batch *s)
     int32_t longest = 0, class = 0;
     for (int32_t r = 0; r < s->R; r++)
         if (s->kv_len[r] > longest) longest = s->kv_len[r];
-    while ((64ll << class) < longest) class++;
+    while ((64ll << class) < longest) class ++;
     return class;
 }
 

@@ -123,8 +123,8 @@ op_args runner_args(const runner *r, const graph_op *op, const batch *s)
     int32_t rows = op->per_logit ? s->N : s->T;
     switch (op->kind) {
     case OP_EMBED:
-        a.embed =
-            (op_embed_args){at(r, op->out), weights_get(&r->place.weights, W_EMBED, 0), s->tokens, r->drawn, s->T};
+        a.embed = (op_embed_args){at(r, op->out), weights_get(&r->place.weights, W_EMBED, 0), s->tokens,
+                                  r->drawn, s->T};
         break;
     case OP_ROPE_TABLE:
         a.rope_table =

@@ -12,9 +12,9 @@ struct runner {
     placement place;
     graph graph;
     fusion_report fusion;
-    draw_result *results; /* [2, max_rows]: of the steps with even and odd numbers */
-    int32_t *drawn;       /* [max_rows] */
-    void *draw_scratch;   /* of a backend in the host's memory */
+    draw_result *results;         /* [2, max_rows]: of the steps with even and odd numbers */
+    int32_t *drawn;               /* [max_rows] */
+    void *draw_scratch;           /* of a backend in the host's memory */
     uint32_t launched, collected; /* steps */
     int32_t n_draws[2], n_logits; /* of the even and odd steps; of the last step */
     float *buffer[BUF_COUNT];

@@ -8,10 +8,10 @@
 
 typedef struct {
     int32_t T, R, N, P;
-    int32_t max_len; /* set by the runner: a bound of kv_len, of which there are few different ones */
-    const int32_t *tokens;    /* [T]; -1-i: the token that draw i of the step before gave */
-    const int32_t *pos;       /* [T] position in its sequence */
-    const int32_t *slot;      /* [T] page*S + offset where the token's K and V go */
+    int32_t max_len;       /* set by the runner: a bound of kv_len, of which there are few different ones */
+    const int32_t *tokens; /* [T]; -1-i: the token that draw i of the step before gave */
+    const int32_t *pos;    /* [T] position in its sequence */
+    const int32_t *slot;   /* [T] page*S + offset where the token's K and V go */
     const int32_t *row_start; /* [R+1] */
     const int32_t *kv_len;    /* [R] the row's tokens, this step included */
     const int32_t *pages;     /* [R, P] page table */

@@ -12,14 +12,14 @@
 
 typedef struct {
     sample_params params;
-    uint64_t step;                   /* tokens the sequence has generated so far */
-    int32_t logit;                   /* row of logits; changed in place by penalties, biases and bans */
-    int32_t n_top;                   /* -1: no log-probabilities; K: of the token and of the K best */
-    int32_t first_count, n_counts;   /* in `counts` */
-    int32_t first_bias, n_bias;      /* in `bias` */
-    int32_t first_banned, n_banned;  /* in `banned` */
-    int32_t result;                  /* where the result goes in `result` */
-    int32_t epoch;                   /* copied into the result, last of all */
+    uint64_t step;                  /* tokens the sequence has generated so far */
+    int32_t logit;                  /* row of logits; changed in place by penalties, biases and bans */
+    int32_t n_top;                  /* -1: no log-probabilities; K: of the token and of the K best */
+    int32_t first_count, n_counts;  /* in `counts` */
+    int32_t first_bias, n_bias;     /* in `bias` */
+    int32_t first_banned, n_banned; /* in `banned` */
+    int32_t result;                 /* where the result goes in `result` */
+    int32_t epoch;                  /* copied into the result, last of all */
 } draw_order;
 
 typedef struct {

@@ -17,6 +17,5 @@ extern "C" void op_embed_cuda(const op_embed_args *a, const cuda_context *cuda)
 {
     const weight *w = a->table;
     size_t row_bytes = dtype_row_bytes(w->format, w->cols);
-    launch(cuda, embed, a->T, 256, 0, a->out, w->data, w->format, row_bytes, a->tokens, a->drawn,
-           w->cols);
+    launch(cuda, embed, a->T, 256, 0, a->out, w->data, w->format, row_bytes, a->tokens, a->drawn, w->cols);
 }

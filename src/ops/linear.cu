@@ -70,8 +70,7 @@ template <int T> static __global__ void linear_any(row_list a, dtype format, siz
     store_row<T>(a, p, n, sum);
 }
 
-template <int T>
-static void launch_any(const row_list &a, dtype format, const cuda_context *cuda)
+template <int T> static void launch_any(const row_list &a, dtype format, const cuda_context *cuda)
 {
     unsigned blocks = (unsigned)(a.first[a.n_parts] + WARPS - 1) / WARPS;
     launch(cuda, linear_any<T>, dim3(blocks), WARPS * 32, 0, a, format, dtype_row_bytes(format, a.cols));

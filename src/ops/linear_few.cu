@@ -18,8 +18,8 @@ enum {
     STEP_COLS = WARPS * LOADS * 32,     /* 1024 columns per step of the block */
     STAGE_BYTES = THREADS * LOADS * 16, /* 16 KB */
     TILE_ROWS = 8,
-    COLS_PAD = 128,   /* inputs are padded with zeros to a multiple of this */
-    PITCH_PAD = 32    /* then 64 bytes more, so that 8 lanes of two tokens meet different banks */
+    COLS_PAD = 128, /* inputs are padded with zeros to a multiple of this */
+    PITCH_PAD = 32  /* then 64 bytes more, so that 8 lanes of two tokens meet different banks */
 };
 
 typedef struct {
@@ -46,7 +46,8 @@ static __device__ __forceinline__ void copy_16(void *to, const void *from, bool 
 {
     unsigned address = (unsigned)__cvta_generic_to_shared(to);
     int bytes = there ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(bytes)
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(address), "l"(from),
+                 "r"(bytes)
                  : "memory");
 }
 
@@ -65,9 +66,9 @@ static __device__ __forceinline__ void multiply(float (&sum)[4], unsigned a0, un
                                                 unsigned a3, unsigned b0, unsigned b1)
 {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-                 "{%0,%1,%2,%3};"
-                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+        "{%0,%1,%2,%3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 /* ---- Weights ------------------------------------------------------------------------------------------------- */
@@ -267,7 +268,8 @@ static __global__ void __maxnreg__(72) few(const __grid_constant__ few_args a)
     __shared__ __align__(16) float squares[TOKENS][8];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, token = lane / 4;
     uint4 *const ring = (uint4 *)shared + warp * (LOADS * 32) + lane, *stage = ring;
-    float *sums = (float *)(shared + STAGES * STAGE_BYTES); /* two buffers [warp][tile, token, row], used in turn */
+    float *sums =
+        (float *)(shared + STAGES * STAGE_BYTES); /* two buffers [warp][tile, token, row], used in turn */
     float *norm = sums + 2 * WARPS * a.group_sums;
     __nv_bfloat16 *x = (__nv_bfloat16 *)(norm + (a.norm ? a.pitch : 0));
     int per_unit = a.gated ? 2 : 1, steps = (a.cols + STEP_COLS - 1) / STEP_COLS;

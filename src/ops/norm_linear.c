@@ -27,8 +27,13 @@ static void one_token(const op_norm_linear_args *a, int32_t t, float *normed, fl
     if (a->gated) one.part[1].out_col = rows;
     op_linear_ref(&one);
     if (a->gated)
-        op_silu_mul_ref(&(op_silu_mul_args){
-            .out = out, .gate = both, .up = both + rows, .out_stride = rows, .in_stride = rows, .T = 1, .F = rows});
+        op_silu_mul_ref(&(op_silu_mul_args){.out = out,
+                                            .gate = both,
+                                            .up = both + rows,
+                                            .out_stride = rows,
+                                            .in_stride = rows,
+                                            .T = 1,
+                                            .F = rows});
 }
 
 void op_norm_linear_ref(const op_norm_linear_args *a)

@@ -11,8 +11,9 @@
 #include "ops/linear.h"
 
 typedef struct {
-    op_linear_args linear; /* in: rows before the norm; out_col is 0 for both parts when gated; never accumulates */
-    const float *norm;     /* [cols] */
+    op_linear_args
+        linear; /* in: rows before the norm; out_col is 0 for both parts when gated; never accumulates */
+    const float *norm; /* [cols] */
     float eps;
     const int32_t *row; /* [T] which row of linear.in token t reads; NULL: row t */
     bool gated;

@@ -12,8 +12,9 @@
 
 typedef struct {
     op_attention_args attention; /* q: before norm and rope */
-    float *q, *k, *v;            /* q == attention.q; all three with attention.q_stride; q and k may be changed in place */
-    const int32_t *slot;         /* [T]: page*S + offset, where token t goes */
+    float *q, *k,
+        *v; /* q == attention.q; all three with attention.q_stride; q and k may be changed in place */
+    const int32_t *slot;          /* [T]: page*S + offset, where token t goes */
     const float *q_norm, *k_norm; /* [C]; NULL: none */
     float eps;
     const float *cos, *sin; /* [T, C/2] */

@@ -1,7 +1,7 @@
 """What measures and compares: bench by op and over a grid, profile, check --layers. On the CPU; on a GPU where there is one."""
 import json
 
-from program import FIXTURES, Case, main, run
+from program import FIXTURES, SOURCE, Case, main, run
 
 FAMILIES = FIXTURES / "families"
 TINY = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 64, "intermediate_size": 128,
@@ -18,6 +18,30 @@ class Measured(Case):
 
     def json(self, *words):
         return json.loads(self.succeeds(*words, "--json").stdout)
+
+
+class Fusion(Measured):
+    def kinds(self, *words):
+        figures = self.json("bench", "--random-weights", self.tiny(), "--reps", "1", "-n", "4", "-p", "8", "--profile",
+                            *words)
+        calls = {}
+        for op in figures["profile"]["generate"]["ops"]:
+            calls[op["op"]] = calls.get(op["op"], 0) + op["calls"]
+        return calls
+
+    def test_reference_runs_fused_ops_and_with_fusion_off_single_ones(self):
+        fused, single = self.kinds("--device", "reference"), self.kinds("--device", "reference", "--fusion", "off")
+        self.assertEqual(fused, {"rope_table": 1, "embed": 1, "norm_linear": 2 * 2 + 1, "rope_attention": 2,
+                                 "linear": 2 * 2, "draw": 1})
+        self.assertEqual(single, {"rope_table": 1, "embed": 1, "rmsnorm": 2 * 4 + 1, "linear": 2 * 4 + 1, "rope": 2,
+                                  "kv_write": 2, "attention": 2, "silu_mul": 2, "gather": 1, "draw": 1})
+
+    def test_cpu_has_single_ops(self):
+        self.assertNotIn("norm_linear", self.kinds("--device", "cpu"))
+
+    def test_text_does_not_depend_on_fusion(self):
+        words = ["run", "-m", SOURCE / "models/demo", "--device", "reference", "-p", "Once", "-n", "8", "--temperature", "0"]
+        self.assertEqual(self.succeeds(*words, "--fusion", "off").stdout, self.succeeds(*words, "--fusion", "on").stdout)
 
 
 class BenchOps(Measured):

@@ -11,8 +11,8 @@ enum { ROWS = 6, IDS = 24, MOST = 64, SCORE_ONLY = 7 };
 
 static draw_result late[2 * ROWS]; /* what the steps in flight have drawn, by place in the runner's array */
 static draw_result *visible;       /* the runner's array */
-static int waits, fail_at;         /* fail_at: the number of the wait that finds the device failed; 0: never */
-static bool seen_ahead;            /* a token of a step in flight was named in a batch */
+static int waits, fail_at; /* fail_at: the number of the wait that finds the device failed; 0: never */
+static bool seen_ahead;    /* a token of a step in flight was named in a batch */
 
 static void late_draw(backend *b, const op_args *args)
 {

@@ -72,7 +72,8 @@ static inline void device_close(device *d)
 }
 
 /* ||got - want|| / ||want||, which must be at most `bound`; NaN fails. Returns it. */
-static inline double device_check(const float *got, const float *want, size_t n, double bound, const char *what)
+static inline double device_check(const float *got, const float *want, size_t n, double bound,
+                                  const char *what)
 {
     double gap = 0, size = 0;
     for (size_t i = 0; i < n; i++) {
