@@ -28,6 +28,14 @@ def run(*arguments, stdin=b"", program=PROGRAM, env=None, timeout=120, cwd=None)
                           env={**os.environ, **(env or {})})
 
 
+def gpu():
+    """What this build and machine have: "yes", "no GPU", or "no CUDA" in the build."""
+    done = run("run", "-m", BYTES_GGUF, "-p", "abc", "-n", "3", "--ignore-eos", "--device", "cuda")
+    if done.returncode == 0:
+        return "yes"
+    return "no CUDA" if b"no CUDA backend" in done.stderr else "no GPU"
+
+
 # ---- A chat model of 96 tokens: the weights of a family fixture with a tokenizer and a template of our own ----------
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;!?'-()/\u0120\u010a"  # Ġ space, Ċ newline

@@ -3,17 +3,9 @@ import json
 import shutil
 import subprocess
 
-from program import BYTES_GGUF, FIXTURES, NOTICE, SOURCE, Case, chat_model, main, run
+from program import BYTES_GGUF, FIXTURES, NOTICE, SOURCE, Case, chat_model, gpu, main, run
 
 SHORT = ["-m", BYTES_GGUF, "-p", "abc", "-n", "3", "--ignore-eos"]
-
-
-def gpu():
-    """What this build and machine have: "yes", "no GPU", or "no CUDA" in the build."""
-    done = run("run", *SHORT, "--device", "cuda")
-    if done.returncode == 0:
-        return "yes"
-    return "no CUDA" if b"no CUDA backend" in done.stderr else "no GPU"
 
 
 class Device(Case):

@@ -1,7 +1,7 @@
 """What measures and compares: bench by op and over a grid, profile, check --layers. On the CPU; on a GPU where there is one."""
 import json
 
-from program import FIXTURES, SOURCE, Case, main, run
+from program import FIXTURES, SOURCE, Case, gpu, main, run
 
 FAMILIES = FIXTURES / "families"
 TINY = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 64, "intermediate_size": 128,
@@ -256,7 +256,7 @@ class Gpu(Measured):
     def setUp(self):
         super().setUp()
         self.config = self.tiny()
-        if run("run", "--device", "cuda", "-m", FAMILIES / "qwen3-gqa8-bf16", "-p", "x").stderr.find(b"tokenizer") < 0:
+        if gpu() != "yes":
             self.skipTest("needs a GPU")
 
     def test_limits_are_measured_once_and_kept(self):

@@ -3,7 +3,7 @@ import json
 import lzma
 import time
 
-from program import SANITIZED, SHARED, Case, main
+from program import SANITIZED, SHARED, Case, gpu, main
 
 HF = SHARED / "stories260k/hf"
 GGUF = SHARED / "stories260k/stories260K.gguf"
@@ -24,7 +24,8 @@ class Stories(Case):
         self.need(HF)
         golden = json.loads((HF / "golden_greedy.json").read_text())["greedy_ids"]
         for model in (HF, GGUF):
-            for more in ([], ["--isa", "scalar"], ["--isa", "avx2"], ["--device", "reference"]):
+            devices = [["--device", "cuda"], ["--device", "cuda", "--fusion", "off"]] if gpu() == "yes" else []
+            for more in ([], ["--isa", "scalar"], ["--isa", "avx2"], ["--device", "reference"], *devices):
                 done = self.succeeds("run", "-m", model, "--raw", "-p", "", "-n", "63", "--temperature", "0", "--json", *more)
                 self.assertEqual([1] + [t["id"] for t in json.loads(done.stdout)["tokens"]], golden)
 
@@ -46,7 +47,7 @@ class Stories(Case):
             best = 1.0
             for _ in range(20):
                 start = time.perf_counter()
-                self.succeeds("run", "-m", model, "--raw", "-p", "", "-n", "1", "--temperature", "0")
+                self.succeeds("run", "-m", model, "--device", "cpu", "--raw", "-p", "", "-n", "1", "--temperature", "0")
                 best = min(best, time.perf_counter() - start)
             self.assertLess(best, 0.030)
 

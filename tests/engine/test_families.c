@@ -160,7 +160,7 @@ static void families_logits_of_every_position_equal_the_reference(void **state)
 }
 
 /* Identical tokens, or a first difference where the reference itself was nearly undecided. */
-static void check_greedy(const family_case *c, const target *t)
+static void check_greedy(const family_case *c, const target *t, int32_t step_tokens)
 {
     family_model f;
     nvllm_error err = {0};
@@ -169,7 +169,7 @@ static void check_greedy(const family_case *c, const target *t)
     engine *e;
     engine_options o = {.context = 96,
                         .max_sequences = 2,
-                        .step_tokens = 32,
+                        .step_tokens = step_tokens,
                         .kv_tokens = 192,
                         .kv_type = model_default_kv_type(f.model),
                         .no_fusion = t->no_fusion};
@@ -190,8 +190,8 @@ static void check_greedy(const family_case *c, const target *t)
             if (events[i].token < 0) continue;
             differs = events[i].token != f.greedy[made];
             if (differs && !(f.greedy_gap[made] < near_tie))
-                fail_msg("%s on %s %s: token %d is %d, expected %d with a gap of %g", c->name, t->device,
-                         t->isa ? t->isa : "", made, events[i].token, f.greedy[made],
+                fail_msg("%s on %s %s, prompt by %d: token %d is %d, expected %d with a gap of %g", c->name,
+                         t->device, t->isa ? t->isa : "", step_tokens, made, events[i].token, f.greedy[made],
                          (double)f.greedy_gap[made]);
             made++;
         }
@@ -209,7 +209,11 @@ static void families_greedy_tokens_equal_the_reference(void **state)
     target t[8];
     int n = family_cases(cases), n_targets = targets(t);
     for (int i = 0; i < n; i++)
-        for (int j = 0; j < n_targets; j++) check_greedy(&cases[i], &t[j]);
+        for (int j = 0; j < n_targets; j++) {
+            check_greedy(&cases[i], &t[j], 32); /* the prompt whole, in chunks, token by token */
+            check_greedy(&cases[i], &t[j], 7);
+            check_greedy(&cases[i], &t[j], 1);
+        }
 }
 
 /* `test_families cuda`: the same on the GPU; skipped (77) where there is none. */
