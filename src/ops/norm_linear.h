@@ -2,9 +2,9 @@
  *     n[t] = rmsnorm(in[row[t]]) * norm
  *     plain: out[t, out_col + r] = bias[r] + sum_k n[t, k] * W[r, k]            one to three parts
  *     gated: out[t, r] = silu(gate[t, r]) * up[t, r]   with part 0 = gate, part 1 = up, of equally many rows
- * A fused op: backends may lack it, and then the op list keeps the single ops (model/fusion.h). The normalized row is
- * rounded to the weights' partner format exactly where linear.h says, so fused and single ops differ by the order of
- * float32 sums only. */
+ * A fused op: backends may lack it, and then the op list keeps the single ops (model/fusion.h). A backend may round
+ * in * norm to the weights' partner format and scale the sums by 1/rms at the end: one rounding of the same relative size
+ * as the single ops', in another place. */
 #ifndef NVLLM_OPS_NORM_LINEAR_H
 #define NVLLM_OPS_NORM_LINEAR_H
 
