@@ -39,8 +39,9 @@ typedef struct {
     const int32_t *kv_len;    /* [R] tokens visible to the row's last token, this step included */
     const int32_t *pages;     /* [R, P] */
     int32_t T, R, P, H;
-    int32_t max_len; /* no kv_len of the step is larger; 0: unknown. What a device needs to know on the host. */
-    int32_t window;  /* 0: all */
+    int32_t
+        max_len; /* no kv_len of the step is larger; 0: unknown. What a device needs to know on the host. */
+    int32_t window; /* 0: all */
     float scale;    /* 1/sqrt(C) */
 } op_attention_args;
 
