@@ -445,8 +445,20 @@ static void attention_of_a_tiny_case_is_as_computed_by_hand(void **state)
     k[0] = 100, k[C] = 1, k[2 * C] = 3;
     v[0] = 1000, v[C] = 10, v[2 * C] = 20;
     int32_t row_start[2] = {0, 1}, kv_len[1] = {3}, pages[3] = {0, 1, 2};
-    op_attention_args a = {out, C, q, C,   {k, v, DTYPE_F32, 1, 1, C}, row_start, kv_len, pages, 1, 1,
-                           3,   1, 2, 0.5f};
+    op_attention_args a = {.out = out,
+                           .out_stride = C,
+                           .q = q,
+                           .q_stride = C,
+                           .kv = {k, v, DTYPE_F32, 1, 1, C},
+                           .row_start = row_start,
+                           .kv_len = kv_len,
+                           .pages = pages,
+                           .T = 1,
+                           .R = 1,
+                           .P = 3,
+                           .H = 1,
+                           .window = 2,
+                           .scale = 0.5f};
     double e = exp(0.5 * (3 - 1)), want = (10 + 20 * e) / (1 + e);
     op_attention_ref(&a);
     assert_true(fabs(out[0] - want) < 1e-5 && out[1] == 0);
