@@ -6,7 +6,7 @@ import unittest
 from pathlib import Path
 
 from browser import CHROMIUM, Browser
-from server import STORIES, Case, chat_model, main
+from server import DEMO, STORIES, Case, main
 
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 HOSTILE = ("<img src=x onerror=\"window.hit=1\"><script>window.hit=2</script>\n\n**bold** `<b>code</b>` "
@@ -22,7 +22,7 @@ class Page(Case):
     def model(cls):
         """A model whose answers take a while, so that they can be stopped."""
         if not STORIES.exists():
-            return chat_model(cls.folder)
+            return DEMO
         for path in STORIES.iterdir():
             (cls.folder / path.name).symlink_to(path)
         (cls.folder / "chat_template.jinja").write_text(TEMPLATE)
@@ -66,7 +66,7 @@ class Page(Case):
         self.ask("Once upon a time")
         answer, = self.answers()
         self.assertGreater(len(answer), 20)
-        self.assertRegex(self.browser.js("document.querySelector('.tail').textContent"), r"60 tokens, [\d.]+ tokens/s")
+        self.assertRegex(self.browser.js("document.querySelector('.tail').textContent"), r"^\d+ tokens, [\d.]+ tokens/s")
         want = self.server.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "Once upon a time"}],
                                                          "max_tokens": 60, "temperature": 0}).json
         self.assertEqual(answer, want["choices"][0]["message"]["content"])
