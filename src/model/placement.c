@@ -129,12 +129,65 @@ void placement_close(placement *p)
     *p = (placement){0};
 }
 
-/* Appends an array to the staging copy; returns where it will lie on the device. */
-static const int32_t *stage(placement *p, size_t *used, const int32_t *from, size_t count)
+/* The staging copy of a step's arrays, as it grows. */
+typedef struct {
+    placement *p;
+    size_t used; /* elements */
+} stager;
+
+/* Room for an array; *there: where it will lie on the device. */
+static int32_t *room(stager *s, const int32_t **there, size_t count)
 {
-    const int32_t *there = p->step_ints + *used;
-    if (count) memcpy(p->host_ints + *used, from, count * sizeof *from);
-    *used += count;
+    int32_t *here = s->p->host_ints + s->used;
+    *there = s->p->step_ints + s->used;
+    s->used += count;
+    return here;
+}
+
+/* `count` elements, then the last of them up to `total`. */
+static const int32_t *stage(stager *s, const int32_t *from, int32_t count, int32_t total)
+{
+    const int32_t *there;
+    int32_t *here = room(s, &there, (size_t)total);
+    if (count) memcpy(here, from, (size_t)count * sizeof *from);
+    for (int32_t i = count; i < total; i++) here[i] = from[count - 1];
+    return there;
+}
+
+/* The same, then counting on from the last. */
+static const int32_t *stage_counting(stager *s, const int32_t *from, int32_t count, int32_t total)
+{
+    const int32_t *there = stage(s, from, count, total);
+    int32_t *here = s->p->host_ints + (there - s->p->step_ints);
+    for (int32_t i = count; i < total; i++) here[i] = here[i - 1] + 1;
+    return there;
+}
+
+/* Draws of rows past the last read their own logits and leave their own results. */
+static draw_order *stage_draws(stager *s, const batch *from, int32_t total)
+{
+    const int32_t *there;
+    draw_order *here = (draw_order *)room(s, &there, (size_t)total * sizeof *here / sizeof(int32_t));
+    for (int32_t i = 0; i < total; i++) {
+        bool own = i < from->n_draws;
+        here[i] = from->draws[own ? i : from->n_draws - 1];
+        if (own) continue;
+        here[i].logit = i;
+        here[i].result += i - (from->n_draws - 1);
+    }
+    return (draw_order *)there;
+}
+
+/* The first `columns` of each row's page table. */
+static const int32_t *stage_pages(stager *s, const batch *from, int32_t rows, int32_t columns)
+{
+    const int32_t *there;
+    int32_t *here = room(s, &there, (size_t)rows * (size_t)columns);
+    for (int32_t r = 0; r < rows; r++) {
+        size_t row = (size_t)(r < from->R ? r : from->R - 1);
+        memcpy(here + (size_t)r * (size_t)columns, from->pages + row * (size_t)from->P,
+               (size_t)columns * sizeof *here);
+    }
     return there;
 }
 
@@ -162,24 +215,30 @@ static nvllm_status place_edits(placement *p, batch *out, const batch *s, nvllm_
     return st;
 }
 
-/* The arrays keep their places while T, R and N stay the same, so that a recorded step can be replayed. */
-nvllm_status placement_step(placement *p, batch *out, const batch *s, nvllm_error *err)
+/* The arrays keep their places while T, R, N and P stay the same, so that a recorded step can be replayed. */
+nvllm_status placement_step(placement *p, batch *out, const batch *step, int32_t rows, int32_t columns,
+                            nvllm_error *err)
 {
-    *out = *s;
+    *out = *step;
     if (!p->step_ints) return NVLLM_OK;
-    size_t T = (size_t)s->T, R = (size_t)s->R, used = 0;
-    out->draws = (draw_order *)stage(p, &used, (const int32_t *)s->draws,
-                                     (size_t)s->n_draws * sizeof *s->draws / sizeof(int32_t));
-    out->tokens = stage(p, &used, s->tokens, T);
-    out->pos = stage(p, &used, s->pos, T);
-    out->slot = stage(p, &used, s->slot, T);
-    out->row_start = stage(p, &used, s->row_start, R + 1);
-    out->kv_len = stage(p, &used, s->kv_len, R);
-    out->logit_row = stage(p, &used, s->logit_row, (size_t)s->N);
-    out->pages = stage(p, &used, s->pages, R * (size_t)s->P);
+    stager s = {p, 0};
+    int32_t more = rows - step->R; /* rows, each of one token with a draw */
+    out->T = step->T + more;
+    out->R = rows;
+    out->N = step->N + more;
+    out->n_draws = step->n_draws + more;
+    out->P = columns;
+    out->draws = stage_draws(&s, step, out->n_draws);
+    out->tokens = stage(&s, step->tokens, step->T, out->T);
+    out->pos = stage(&s, step->pos, step->T, out->T);
+    out->slot = stage(&s, step->slot, step->T, out->T);
+    out->row_start = stage_counting(&s, step->row_start, step->R + 1, rows + 1);
+    out->kv_len = stage(&s, step->kv_len, step->R, rows);
+    out->logit_row = stage_counting(&s, step->logit_row, step->N, out->N);
+    out->pages = stage_pages(&s, step, rows, columns);
     nvllm_status st =
-        p->backend->type->copy_in(p->backend, p->step_ints, p->host_ints, used * sizeof(int32_t), err);
-    return st ? st : place_edits(p, out, s, err);
+        p->backend->type->copy_in(p->backend, p->step_ints, p->host_ints, s.used * sizeof(int32_t), err);
+    return st ? st : place_edits(p, out, step, err);
 }
 
 nvllm_status placement_logits(placement *p, float **out, float *device, int32_t N, int32_t V,

@@ -30,8 +30,11 @@ size_t placement_weight_bytes(const model *m, const backend *b);
 /* And the arrays of a step. */
 size_t placement_step_bytes(int32_t max_tokens, int32_t max_logits, int32_t page_entries);
 
-/* The step with pointers that the backend's ops can read. */
-nvllm_status placement_step(placement *p, batch *out, const batch *step, nvllm_error *err);
+/* The step with pointers that the backend's ops can read. On a device of its own memory: of the page table the first
+ * `columns`, and `rows` rows: where these are more than the step has (every row with one token and one draw), the last row
+ * again and again. It writes the same into the same slot of the cache, and its draws have results of their own. */
+nvllm_status placement_step(placement *p, batch *out, const batch *step, int32_t rows, int32_t columns,
+                            nvllm_error *err);
 
 /* Logits that the host can read and change: [N, V]. */
 nvllm_status placement_logits(placement *p, float **out, float *device, int32_t N, int32_t V,

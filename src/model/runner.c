@@ -137,8 +137,27 @@ static int32_t length_class(const batch *s)
     int32_t longest = 0, class = 0;
     for (int32_t r = 0; r < s->R; r++)
         if (s->kv_len[r] > longest) longest = s->kv_len[r];
-    while ((64ll << class) < longest) class ++;
+    while ((64ll << class) < longest) class++;
     return class;
+}
+
+static int32_t columns_of(const runner *r, const batch *s, int32_t class)
+{
+    int64_t columns = ((64ll << class) + r->options.page_slots - 1) / r->options.page_slots;
+    return columns < s->P ? (int32_t)columns : s->P;
+}
+
+/* How many rows are launched for a step of R: up to 8 as many, then so few different numbers that each is soon recorded
+ * (5, 6, 7 or 8 times a power of two), as far as there is room. */
+static int32_t rows_of(const runner *r, int32_t R)
+{
+    const runner_options *o = &r->options;
+    int32_t unit = 1, most = o->max_rows;
+    if (o->max_tokens < most) most = o->max_tokens;
+    if (o->max_logits < most) most = o->max_logits;
+    while (8 * unit < R) unit *= 2;
+    int32_t rows = (R + unit - 1) / unit * unit;
+    return rows < most ? rows : most;
 }
 
 /* Steps in which every row makes one token differ in the arrays' contents only: recorded once per number of rows and
@@ -173,13 +192,15 @@ nvllm_status runner_launch(runner *r, const batch *step, nvllm_error *err)
         step->draws[i].result = parity * r->options.max_rows + i;
         step->draws[i].epoch = (int32_t)(r->launched + 1);
     }
-    nvllm_status st = placement_step(&r->place, &placed, step, err);
+    bool steady = is_steady(r, step, class);
+    nvllm_status st = placement_step(&r->place, &placed, step, steady ? rows_of(r, step->R) : step->R,
+                                     columns_of(r, step, class), err);
     if (st) return st;
     placed.max_len = class < 24 ? 64 << class : 0;
     r->n_draws[parity] = step->n_draws;
     r->n_logits = step->N;
     r->launched++;
-    if (is_steady(r, step, class)) return run_recorded(r, &placed, class, err);
+    if (steady) return run_recorded(r, &placed, class, err);
     run_ops(r, &placed);
     return NVLLM_OK;
 }

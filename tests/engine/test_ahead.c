@@ -1,33 +1,138 @@
 /* Steps started before the tokens of the one before are known, as on a GPU: the same answers, ends and pages as without.
  *
  * The device of these tests is the CPU backend, with draws that become visible only when they are waited for: who reads
- * a token too early reads the last step's. */
+ * a token too early reads the last step's. It may also have memory of its own and record op lists, as a GPU does: what it
+ * replays are the ops with the pointers and numbers of the step that was recorded. */
 #include "support/family.h"
 #include "support/test.h"
 
 /* ---- A device whose results come late ------------------------------------------------------------------------ */
 
-enum { ROWS = 6, IDS = 24, MOST = 64, SCORE_ONLY = 7 };
+enum { ROWS = 11, IDS = 36, MOST = 80, SCORE_ONLY = 7, KEYS = 8192, LIST = 512 };
 
 static draw_result late[2 * ROWS]; /* what the steps in flight have drawn, by place in the runner's array */
 static draw_result *visible;       /* the runner's array */
 static int waits, fail_at; /* fail_at: the number of the wait that finds the device failed; 0: never */
 static bool seen_ahead;    /* a token of a step in flight was named in a batch */
 
-static void late_draw(backend *b, const op_args *args)
+static void run_op(backend *b, op_kind kind, const op_args *args)
 {
-    op_args shadow = *args;
-    (void)b;
-    visible = args->draw.result;
-    shadow.draw.result = late;
-    op_draw_ref(&shadow.draw);
+    static double scratch[1 << 14];
+    op_args a = *args;
+    if (kind == OP_EMBED)
+        for (int32_t t = 0; t < a.embed.T; t++) seen_ahead = seen_ahead || a.embed.tokens[t] < 0;
+    if (kind != OP_DRAW) {
+        backend_cpu.op[kind](b, args);
+        return;
+    }
+    assert_true(draw_scratch(a.draw.V) <= sizeof scratch);
+    visible = a.draw.result;
+    a.draw.result = late;
+    a.draw.scratch = scratch;
+    op_draw_ref(&a.draw);
 }
 
-static void watched_embed(backend *b, const op_args *args)
+/* ---- Recording ----------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    op_kind kind;
+    op_args args;
+} recorded_op;
+
+static recorded_op *lists[KEYS]; /* [LIST] by key */
+static int list_length[KEYS];
+static recorded_op *recording; /* NULL: ops run */
+static int n_recorded, replays,
+    padded; /* padded: replays with more rows than the step had draws to wait for */
+
+static void take_op(backend *b, op_kind kind, const op_args *args)
 {
-    for (int32_t t = 0; t < args->embed.T; t++) seen_ahead = seen_ahead || args->embed.tokens[t] < 0;
-    backend_cpu.op[OP_EMBED](b, args);
+    if (!recording) {
+        run_op(b, kind, args);
+        return;
+    }
+    assert_true(n_recorded < LIST);
+    recording[n_recorded++] = (recorded_op){kind, *args};
 }
+
+/* clang-format off */
+static void op_0(backend *b, const op_args *a) { take_op(b, OP_EMBED, a); }
+static void op_1(backend *b, const op_args *a) { take_op(b, OP_ROPE_TABLE, a); }
+static void op_2(backend *b, const op_args *a) { take_op(b, OP_RMSNORM, a); }
+static void op_3(backend *b, const op_args *a) { take_op(b, OP_LINEAR, a); }
+static void op_4(backend *b, const op_args *a) { take_op(b, OP_ROPE, a); }
+static void op_5(backend *b, const op_args *a) { take_op(b, OP_KV_WRITE, a); }
+static void op_6(backend *b, const op_args *a) { take_op(b, OP_ATTENTION, a); }
+static void op_7(backend *b, const op_args *a) { take_op(b, OP_SILU_MUL, a); }
+static void op_8(backend *b, const op_args *a) { take_op(b, OP_GATHER, a); }
+static void op_9(backend *b, const op_args *a) { take_op(b, OP_DRAW, a); }
+/* clang-format on */
+
+static void begin_list(backend *b)
+{
+    (void)b;
+    recording = calloc(LIST, sizeof *recording);
+    n_recorded = 0;
+}
+
+static nvllm_status end_list(backend *b, int32_t key, nvllm_error *err)
+{
+    (void)b;
+    (void)err;
+    assert_true(key > 0 && key < KEYS && !lists[key]);
+    lists[key] = recording;
+    list_length[key] = n_recorded;
+    recording = NULL;
+    return NVLLM_OK;
+}
+
+static bool replay_list(backend *b, int32_t key)
+{
+    assert_true(key > 0 && key < KEYS);
+    if (!lists[key]) return false;
+    for (int i = 0; i < list_length[key]; i++) run_op(b, lists[key][i].kind, &lists[key][i].args);
+    replays++;
+    padded += lists[key][0].args.rope_table.T > 8;
+    return true;
+}
+
+static void forget_lists(void)
+{
+    for (int i = 0; i < KEYS; i++) {
+        free(lists[i]);
+        lists[i] = NULL;
+    }
+}
+
+static nvllm_status copy(backend *b, void *to, const void *from, size_t bytes, nvllm_error *err)
+{
+    (void)b;
+    (void)err;
+    memcpy(to, from, bytes);
+    return NVLLM_OK;
+}
+
+static nvllm_status fence(backend *b, int i, nvllm_error *err)
+{
+    (void)b;
+    (void)i;
+    (void)err;
+    return NVLLM_OK;
+}
+
+static void *take_host(backend *b, size_t bytes)
+{
+    (void)b;
+    return calloc(1, bytes);
+}
+
+static void free_host(backend *b, void *memory)
+{
+    (void)b;
+    free(memory);
+}
+
+/* ---- The device ---------------------------------------------------------------------------------------------- */
 
 static nvllm_status late_wait(backend *b, const volatile int32_t *flag, int32_t value, nvllm_error *err)
 {
@@ -41,13 +146,25 @@ static nvllm_status late_wait(backend *b, const volatile int32_t *flag, int32_t 
 
 static backend_type late_type;
 
-static backend *open_late(void)
+static backend *open_late(bool records)
 {
     backend *b = family_backend("cpu", NULL, 1);
     late_type = backend_cpu;
-    late_type.op[OP_DRAW] = late_draw;
-    late_type.op[OP_EMBED] = watched_embed;
+    void (*const ops[OP_FIRST_FUSED])(backend * b, const op_args *args) = {op_0, op_1, op_2, op_3, op_4,
+                                                                           op_5, op_6, op_7, op_8, op_9};
+    memcpy(late_type.op, ops, sizeof ops);
     late_type.wait = late_wait;
+    if (records) {
+        late_type.copy_in = late_type.copy_out = copy;
+        late_type.fence = late_type.fence_wait = fence;
+        late_type.host_alloc = take_host;
+        late_type.host_free = free_host;
+        late_type.record = begin_list;
+        late_type.record_end = end_list;
+        late_type.replay = replay_list;
+    }
+    forget_lists();
+    replays = padded = 0;
     b->type = &late_type;
     memset(late, 0, sizeof late);
     waits = fail_at = 0;
@@ -57,6 +174,7 @@ static backend *open_late(void)
 
 static void close_late(backend *b)
 {
+    forget_lists();
     b->type = &backend_cpu;
     backend_close(b);
 }
@@ -124,6 +242,8 @@ static family_model open_model(void)
     return f;
 }
 
+static bool plain; /* no penalties, biases and least lengths: such steps are not recorded */
+
 /* Every kind of request: greedy and drawn, with log-probabilities, penalties, biases, least lengths; some are scored. */
 static void add_all(engine *e, const family_model *f, const int32_t *stops, float *score)
 {
@@ -132,19 +252,19 @@ static void add_all(engine *e, const family_model *f, const int32_t *stops, floa
         sequence_request q = {.prompt = f->prompt + i % 3,
                               .n_prompt = 3 + 29 * (i % 4),
                               .max_tokens = i == SCORE_ONLY ? 0 : 1 + i * 2,
-                              .min_tokens = i % 5 == 0 ? 6 : 0,
+                              .min_tokens = i % 5 == 0 && !plain ? 6 : 0,
                               .top_logprobs = i % 4 == 1 ? 3 : -1,
                               .stop_ids = &stops[i],
                               .n_stop_ids = stops[i] >= 0 ? 1 : 0,
                               .bias = bias,
-                              .n_bias = i % 6 == 2 ? 2 : 0,
+                              .n_bias = i % 6 == 2 && !plain ? 2 : 0,
                               .priority = i % 7 == 0 ? -1 : 0,
                               .score = i == SCORE_ONLY || i == 13 ? score : NULL,
                               .sampling = {.temperature = i % 3 ? 0.9f : 0,
                                            .top_p = 0.95f,
                                            .top_k = 50,
                                            .seed = (uint64_t)i,
-                                           .repetition_penalty = i % 8 == 3 ? 1.3f : 1}};
+                                           .repetition_penalty = i % 8 == 3 && !plain ? 1.3f : 1}};
         assert_int_equal(engine_add(e, &q, (uint64_t)i, NULL), NVLLM_OK);
         memset(&answers[i], 0, sizeof answers[i]);
         answers[i].end = ENGINE_TOKEN;
@@ -162,12 +282,12 @@ static void run_all(const family_model *f, backend *b, const int32_t *stops, int
 
 /* ---- Tests --------------------------------------------------------------------------------------------------- */
 
-static void compare_with_sync(int64_t kv_tokens)
+static void compare_with_sync(int64_t kv_tokens, bool records)
 {
     family_model f = open_model();
     int32_t stops[IDS];
     static answer want[IDS];
-    backend *sync = family_backend("cpu", NULL, 1), *late_one = open_late();
+    backend *sync = family_backend("cpu", NULL, 1), *late_one = open_late(records);
     for (int i = 0; i < IDS; i++) stops[i] = -1;
     run_all(&f, sync, stops, kv_tokens);
     for (int i = 1; i < IDS; i += 2) /* every other sequence is to stop at a token from its middle */
@@ -176,6 +296,7 @@ static void compare_with_sync(int64_t kv_tokens)
     memcpy(want, answers, sizeof want);
     run_all(&f, late_one, stops, kv_tokens);
     assert_true(seen_ahead);
+    if (records && plain) assert_true(replays > 50 && padded > 10);
     int stopped = 0;
     for (int i = 1; i < IDS; i++) {
         stopped += want[i].end == ENGINE_STOP;
@@ -191,20 +312,30 @@ static void compare_with_sync(int64_t kv_tokens)
 static void steps_ahead_give_the_same_answers(void **state)
 {
     (void)state;
-    compare_with_sync(192 * ROWS);
+    compare_with_sync(192 * ROWS, false);
 }
 
 static void steps_ahead_give_the_same_answers_when_pages_run_out(void **state)
 {
     (void)state;
-    compare_with_sync(64 * 5);
+    compare_with_sync(64 * 5, false);
+}
+
+static void recorded_steps_give_the_same_answers(void **state)
+{
+    (void)state;
+    compare_with_sync(192 * ROWS, true);
+    plain = true;
+    compare_with_sync(192 * ROWS, true);
+    compare_with_sync(64 * 24, true);
+    plain = false;
 }
 
 static void cancel_acts_within_a_step(void **state)
 {
     (void)state;
     family_model f = open_model();
-    backend *b = open_late();
+    backend *b = open_late(false);
     engine *e = open_engine(&f, b, 192 * ROWS);
     int32_t stops[IDS];
     static float score[128];
@@ -228,7 +359,7 @@ static void failed_device_is_reported(void **state)
 {
     (void)state;
     family_model f = open_model();
-    backend *b = open_late();
+    backend *b = open_late(false);
     engine *e = open_engine(&f, b, 192 * ROWS);
     int32_t stops[IDS], n = 0;
     static float score[128];
@@ -250,6 +381,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(steps_ahead_give_the_same_answers),
         cmocka_unit_test(steps_ahead_give_the_same_answers_when_pages_run_out),
+        cmocka_unit_test(recorded_steps_give_the_same_answers),
         cmocka_unit_test(cancel_acts_within_a_step),
         cmocka_unit_test(failed_device_is_reported),
     };
