@@ -89,8 +89,8 @@ int32_t sequence_pending(const sequence *s)
 {
     int32_t known = s->n_tokens - s->n_computed;
     if (known > 0 || s->draw_step == 0) return known;
-    return sequence_generated(s) + 1 < s->request.max_tokens ? 1
-                                                             : 0; /* else the draw in flight is its last */
+    bool last = sequence_generated(s) + 1 >= s->request.max_tokens; /* the draw in flight */
+    return last ? 0 : 1;
 }
 
 bool sequence_is_stop(const sequence *s, int32_t token)

@@ -13,12 +13,14 @@ enum { ROWS = 11, IDS = 36, MOST = 80, SCORE_ONLY = 7, KEYS = 8192, LIST = 512 }
 static draw_result late[2 * ROWS]; /* what the steps in flight have drawn, by place in the runner's array */
 static draw_result *visible;       /* the runner's array */
 static int waits, fail_at; /* fail_at: the number of the wait that finds the device failed; 0: never */
-static bool seen_ahead;    /* a token of a step in flight was named in a batch */
+static int steps_run;
+static bool seen_ahead; /* a token of a step in flight was named in a batch */
 
 static void run_op(backend *b, op_kind kind, const op_args *args)
 {
     static double scratch[1 << 14];
     op_args a = *args;
+    steps_run += kind == OP_EMBED;
     if (kind == OP_EMBED)
         for (int32_t t = 0; t < a.embed.T; t++) seen_ahead = seen_ahead || a.embed.tokens[t] < 0;
     if (kind != OP_DRAW) {
@@ -355,6 +357,28 @@ static void cancel_acts_within_a_step(void **state)
     family_close(&f);
 }
 
+static void sequence_that_ends_by_its_length_is_computed_no_further(void **state)
+{
+    (void)state;
+    family_model f = open_model();
+    backend *b = open_late(false);
+    engine *e = open_engine(&f, b, 192 * ROWS);
+    sequence_request q = {.prompt = f.prompt,
+                          .n_prompt = 3,
+                          .max_tokens = 5,
+                          .top_logprobs = -1,
+                          .sampling = {.top_p = 1, .repetition_penalty = 1}};
+    answers[1] = (answer){.end = ENGINE_TOKEN};
+    steps_run = 0;
+    assert_int_equal(engine_add(e, &q, 1, NULL), NVLLM_OK);
+    run(e);
+    assert_int_equal(answers[1].end, ENGINE_LENGTH);
+    assert_int_equal(steps_run, 5); /* the prompt, and four more tokens */
+    engine_close(e);
+    close_late(b);
+    family_close(&f);
+}
+
 static void failed_device_is_reported(void **state)
 {
     (void)state;
@@ -383,6 +407,7 @@ int main(void)
         cmocka_unit_test(steps_ahead_give_the_same_answers_when_pages_run_out),
         cmocka_unit_test(recorded_steps_give_the_same_answers),
         cmocka_unit_test(cancel_acts_within_a_step),
+        cmocka_unit_test(sequence_that_ends_by_its_length_is_computed_no_further),
         cmocka_unit_test(failed_device_is_reported),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
