@@ -1,7 +1,7 @@
 /* The CUDA backend: one stream, device memory, recorded steps as CUDA graphs. cudart is linked statically, so the
  * program runs without a driver and finds out here that there is none. */
 extern "C" {
-#include "backend/backend.h"
+#include "backend/cuda.h"
 }
 #include "backend/cuda_fault.cuh"
 #include "ops/cublaslt.cuh"
@@ -14,6 +14,7 @@ extern "C" {
 typedef struct {
     backend base;
     cuda_context cuda;
+    linear_many products;
     int device;
     size_t scratch_bytes;
     cudaEvent_t fences[BACKEND_FENCES];                 /* NULL until first used */
@@ -26,6 +27,16 @@ typedef struct {
 static cuda_backend *self(backend *b)
 {
     return (cuda_backend *)b;
+}
+
+extern "C" const struct cuda_context *cuda_context_of(const backend *b)
+{
+    return &((const cuda_backend *)b)->cuda;
+}
+
+extern "C" linear_many *cuda_products_of(backend *b)
+{
+    return &self(b)->products;
 }
 
 /* `what`: was being done, as in "copying to it". */
@@ -127,6 +138,7 @@ static nvllm_status open_device(cuda_backend *c, int device, nvllm_error *err)
     c->cuda.major = card.major;
     c->cuda.shared_bytes = (int)card.sharedMemPerBlockOptin;
     c->cuda.programmatic = card.major >= 9;
+    c->cuda.products = &c->products;
     c->cuda.library = cublaslt_open(device, NULL); /* NULL, or not ready yet: our own products */
     return NVLLM_OK;
 }

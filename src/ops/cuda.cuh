@@ -16,6 +16,7 @@ extern "C" {
 #include "ops/embed.h"
 #include "ops/gather.h"
 #include "ops/linear.h"
+#include "ops/linear_many.h"
 #include "ops/norm_linear.h"
 #include "ops/rmsnorm.h"
 #include "ops/rope.h"
@@ -26,7 +27,7 @@ extern "C" {
 
 struct cublaslt; /* ops/cublaslt.cuh */
 
-typedef struct {
+typedef struct cuda_context {
     cudaStream_t stream;
     void *scratch;      /* any op's within its call: the most of all op_*_cuda_scratch, 256-byte aligned */
     unsigned *counters; /* [CUDA_COUNTERS] zero when an op begins, and zero again when it ends */
@@ -34,6 +35,7 @@ typedef struct {
     int shared_bytes; /* most dynamic shared memory of a block that asks for it (227 KB on 9.0, 99 KB on 8.6) */
     int programmatic;         /* the GPU has programmatic dependent launch (9.0 and later), and it is on */
     struct cublaslt *library; /* NULL: not there; the op's own kernels do all products */
+    linear_many *products;    /* how products of many tokens are done, and how many the library did */
 } cuda_context;
 
 void op_embed_cuda(const op_embed_args *a, const cuda_context *cuda);

@@ -5,29 +5,11 @@
  * gate: it leaves gate and up in scratch, and silu_mul follows. */
 #include "ops/cublaslt.cuh"
 #include "ops/linear_product.cuh"
-extern "C" {
-#include "ops/linear_many.h"
-}
 
 enum {
     LIBRARY_FROM = 65,  /* tokens; below, reading the weights decides, and both are about as fast */
     GATED_TOKENS = 1024 /* tokens whose gate and up the library leaves in scratch at a time */
 };
-
-static struct {
-    linear_many_path path;
-    uint64_t library_products;
-} measured; /* see linear_many.h */
-
-extern "C" void linear_many_force(linear_many_path path)
-{
-    measured.path = path;
-}
-
-extern "C" uint64_t linear_many_library_products(void)
-{
-    return measured.library_products;
-}
 
 /* ---- Inputs -------------------------------------------------------------------------------------------------- */
 
@@ -111,8 +93,8 @@ static bool supported(const op_linear_args *a)
 
 static bool wants_library(int T, const cuda_context *cuda)
 {
-    if (!cuda->library || measured.path == LINEAR_MANY_OWN) return false;
-    if (measured.path == LINEAR_MANY_AUTO && T < LIBRARY_FROM) return false;
+    if (!cuda->library || cuda->products->path == LINEAR_MANY_OWN) return false;
+    if (cuda->products->path == LINEAR_MANY_AUTO && T < LIBRARY_FROM) return false;
     return cublaslt_ready(cuda->library);
 }
 
@@ -145,7 +127,7 @@ static void library_products(const op_linear_args *a, const __nv_bfloat16 *x, vo
         p.accumulate = a->accumulate;
         p.workspace = workspace;
         if (cublaslt_multiply(cuda->library, &p, cuda->stream)) {
-            measured.library_products++;
+            cuda->products->library_products++;
             continue;
         }
         op_linear_args own = *a;

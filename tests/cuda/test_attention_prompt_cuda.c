@@ -3,6 +3,7 @@
  *
  * The cache is full of NaN except where a token of the step sees a position; page entries that nobody needs name a page
  * of NaN. Bounds: weights are rounded to the cache's format (2^-9 or 2^-12 of each, at most), and so is q. */
+#include "backend/cuda.h"
 #include "support/device.h"
 #include "base/half.h"
 
@@ -27,13 +28,12 @@ typedef struct {
 
 static device gpu;
 
-/* The function under test, whatever kernel OP_ATTENTION would choose. Its cuda_context follows the backend's base in
- * backend/cuda.cu. */
-bool op_attention_prompt_cuda(const op_attention_args *a, const void *cuda);
+/* The function under test, whatever kernel OP_ATTENTION would choose. */
+bool op_attention_prompt_cuda(const op_attention_args *a, const struct cuda_context *cuda);
 
 static bool run_prompt(const op_attention_args *a)
 {
-    return op_attention_prompt_cuda(a, gpu.backend + 1);
+    return op_attention_prompt_cuda(a, cuda_context_of(gpu.backend));
 }
 
 /* ---- Fixture --------------------------------------------------------------------------------------------------- */

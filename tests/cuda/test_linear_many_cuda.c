@@ -4,7 +4,7 @@
 #include "support/device.h"
 
 #include "base/half.h"
-#include "ops/linear_many.h"
+#include "backend/cuda.h"
 
 #include <math.h>
 
@@ -152,7 +152,7 @@ static double compare(product_pair *p, const product_case *c, const char *path)
 static void run_there(product_pair *p, const product_case *c, linear_many_path path)
 {
     op_args args = {0};
-    linear_many_force(path);
+    cuda_products_of(gpu.backend)->path = path;
     assert_int_equal(gpu.backend->type->copy_in(gpu.backend, p->there.linear.out, p->out,
                                                 p->out_count * sizeof *p->out, NULL),
                      NVLLM_OK);
@@ -162,7 +162,7 @@ static void run_there(product_pair *p, const product_case *c, linear_many_path p
         args.linear = p->there.linear;
     device_run(&gpu, c->norm ? OP_NORM_LINEAR : OP_LINEAR, &args);
     device_read(&gpu, p->got, p->there.linear.out, p->out_count * sizeof *p->got);
-    linear_many_force(LINEAR_MANY_AUTO);
+    cuda_products_of(gpu.backend)->path = LINEAR_MANY_AUTO;
 }
 
 /* Returns the larger error of both ways. Twice the same way must give the same bits. */
@@ -325,11 +325,11 @@ static void parts_in_one_block_match_reference(void **state)
     a.part[1].w = &w_there[1];
     a.in = device_copy(&gpu, in, sizeof *in * T * COLS);
     a.out = device_alloc(&gpu, sizeof(float) * T * ROWS);
-    linear_many_force(LINEAR_MANY_LIBRARY);
-    uint64_t before = linear_many_library_products();
+    cuda_products_of(gpu.backend)->path = LINEAR_MANY_LIBRARY;
+    uint64_t before = cuda_products_of(gpu.backend)->library_products;
     device_run(&gpu, OP_LINEAR, &(op_args){.linear = a});
-    linear_many_force(LINEAR_MANY_AUTO);
-    assert_int_equal(linear_many_library_products() - before, library ? 1 : 0);
+    cuda_products_of(gpu.backend)->path = LINEAR_MANY_AUTO;
+    assert_int_equal(cuda_products_of(gpu.backend)->library_products - before, library ? 1 : 0);
     device_read(&gpu, got, a.out, sizeof(float) * T * ROWS);
     device_check(got, want, (size_t)T * ROWS, 2e-5, "parts in one block");
     free(data);
@@ -349,19 +349,20 @@ static bool find_library(void)
     op_linear_args a = {.out_stride = N, .in_stride = K, .T = T, .n_parts = 1, .part = {{&w, NULL, 0}}};
     a.in = device_alloc(&gpu, sizeof(float) * T * K);
     a.out = device_alloc(&gpu, sizeof(float) * T * N);
-    linear_many_force(LINEAR_MANY_LIBRARY);
+    cuda_products_of(gpu.backend)->path = LINEAR_MANY_LIBRARY;
     double until = check_seconds() + 5;
-    while (linear_many_library_products() == 0 && check_seconds() < until) {
+    while (cuda_products_of(gpu.backend)->library_products == 0 && check_seconds() < until) {
         device_run(&gpu, OP_LINEAR, &(op_args){.linear = a});
         usleep(20000);
     }
-    linear_many_force(LINEAR_MANY_AUTO);
+    cuda_products_of(gpu.backend)->path = LINEAR_MANY_AUTO;
     float first;
     device_read(&gpu, &first, a.out, sizeof first);
     device_release(&gpu);
-    printf("cuBLASLt: %s\n",
-           linear_many_library_products() ? "ready" : "library not found; its tests are left out");
-    return linear_many_library_products() > 0;
+    printf("cuBLASLt: %s\n", cuda_products_of(gpu.backend)->library_products
+                                 ? "ready"
+                                 : "library not found; its tests are left out");
+    return cuda_products_of(gpu.backend)->library_products > 0;
 }
 
 /* ---- Speed ----------------------------------------------------------------------------------------------------- */
@@ -444,14 +445,14 @@ static void print_speed(void **state)
             printf("%6d %6d %6d", N, K, T);
             for (int path = LINEAR_MANY_OWN; path <= (library ? LINEAR_MANY_LIBRARY : LINEAR_MANY_OWN);
                  path++) {
-                linear_many_force((linear_many_path)path);
+                cuda_products_of(gpu.backend)->path = (linear_many_path)path;
                 double seconds = time_ops(&m, T, N, K, shapes[s].gated, ++key);
                 printf(" | %9.2f %8.1f %7.0f", seconds * 1e6, 2.0 * T * N * K / seconds * 1e-12,
                        2.0 * N * K / seconds * 1e-9);
             }
             printf("%s\n", shapes[s].gated ? "  gated" : "");
         }
-    linear_many_force(LINEAR_MANY_AUTO);
+    cuda_products_of(gpu.backend)->path = LINEAR_MANY_AUTO;
     device_release(&gpu);
 }
 
