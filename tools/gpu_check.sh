@@ -59,12 +59,11 @@ bench()
 for model in qwen3_0.6b ERNIE-4.5-0.3B-Base tinyllama_1b_chat_v1.0 llama3_2_1b Llama-3.1-8B; do
     bench $model --reps 5 --gen-tokens 256 --prompt-tokens 512
 done
-for model in qwen3_0.6b; do
-    for context in 1024 4096 32000; do bench $model --reps 5 --gen-tokens 128 --prompt-tokens 8 --context $context; done
-    for batch in 8 32 128; do bench $model --reps 5 --gen-tokens 64 --prompt-tokens 8 --context 512 --batch $batch; done
-    bench $model --reps 5 --gen-tokens 8 --prompt-tokens 4096
-    bench $model --reps 5 --gen-tokens 64 --profile
-done
+small=qwen3_0.6b
+for context in 1024 4096 32000; do bench $small --reps 5 --gen-tokens 128 --prompt-tokens 8 --context $context; done
+for batch in 8 32 128; do bench $small --reps 5 --gen-tokens 64 --prompt-tokens 8 --context 512 --batch $batch; done
+bench $small --reps 5 --gen-tokens 8 --prompt-tokens 4096
+bench $small --reps 5 --gen-tokens 64 --profile
 bench Llama-3.1-8B --reps 5 --gen-tokens 8 --prompt-tokens 4096
 echo "failed: $failed"
 [ "$failed" -eq 0 ]
