@@ -45,74 +45,60 @@ static __device__ __forceinline__ size_t pool_index(const kv_layer &kv, int slot
     return (((size_t)(slot / kv.S) * kv.K + k) * kv.S + slot % kv.S) * kv.C;
 }
 
-/* A head as the C/2 pairs that RoPE turns: lane l of a warp holds the N pairs l, l + 32, .. */
-template <int N> struct head_pairs {
-    float2 x[N];
-};
+/* A head as the C/2 pairs that RoPE turns: lane l of a warp holds the pairs l, l + 32, .. */
+enum { PAIRS = 4 };
 
-/* Where a lane's pairs are in a head of `half` pairs: pair i at first + i * step, and `other` behind it. */
 typedef struct {
-    int half, first, step, other;
-} pair_layout;
+    float2 x[PAIRS];
+} head_pairs;
 
-static __device__ __forceinline__ pair_layout lay_out_pairs(int C, rope_pairing pairing)
+static __device__ __forceinline__ int2 pair_at(int pair, int half, rope_pairing pairing)
 {
+    return pairing == ROPE_PAIRS ? make_int2(2 * pair, 2 * pair + 1) : make_int2(pair, pair + half);
+}
+
+static __device__ __forceinline__ head_pairs load_head(const float *head, int C, rope_pairing pairing)
+{
+    head_pairs h;
     int lane = threadIdx.x % 32, half = C / 2;
-    pair_layout at = {half, lane, 32, half};
-    if (pairing == ROPE_PAIRS) at.first = 2 * lane, at.step = 64, at.other = 1;
-    return at;
-}
-
-/* Whether the lane has an i-th pair. */
-static __device__ __forceinline__ bool has_pair(const pair_layout &at, int i)
-{
-    return (int)threadIdx.x % 32 + 32 * i < at.half;
-}
-
-/* first: where the lane's first pair begins. */
-template <int N>
-static __device__ __forceinline__ head_pairs<N> load_head(const float *first, const pair_layout &at)
-{
-    head_pairs<N> h;
 #pragma unroll
-    for (int i = 0; i < N; i++) {
-        const float *x = first + i * at.step;
-        h.x[i] = has_pair(at, i) ? make_float2(__ldcg(x), __ldcg(x + at.other)) : make_float2(0, 0);
+    for (int i = 0; i < PAIRS; i++) {
+        int pair = lane + 32 * i;
+        int2 at = pair_at(pair, half, pairing);
+        h.x[i] = pair < half ? make_float2(head[at.x], head[at.y]) : make_float2(0, 0);
     }
     return h;
 }
 
-template <int N>
-static __device__ __forceinline__ void norm_head(head_pairs<N> &h, const head_pairs<N> &w, int C, float eps)
+static __device__ __forceinline__ void norm_head(head_pairs &h, const head_pairs &w, int C, float eps)
 {
     float sum = 0;
 #pragma unroll
-    for (int i = 0; i < N; i++) sum += h.x[i].x * h.x[i].x + h.x[i].y * h.x[i].y;
+    for (int i = 0; i < PAIRS; i++) sum += h.x[i].x * h.x[i].x + h.x[i].y * h.x[i].y;
     float scale = rsqrtf(__fdividef(warp_sum(sum), (float)C) + eps); /* both to 2 units in the last place */
 #pragma unroll
-    for (int i = 0; i < N; i++) {
+    for (int i = 0; i < PAIRS; i++) {
         h.x[i].x = w.x[i].x * (h.x[i].x * scale);
         h.x[i].y = w.x[i].y * (h.x[i].y * scale);
     }
 }
 
-/* Cosines and sines of the pairs; cos, sin: of the lane's first pair. */
-template <int N>
-static __device__ __forceinline__ head_pairs<N> load_turn(const float *cos, const float *sin,
-                                                          const pair_layout &at)
+/* Cosines and sines of the pairs; cos, sin: [C/2] of the token. */
+static __device__ __forceinline__ head_pairs load_turn(const float *cos, const float *sin, int C)
 {
-    head_pairs<N> turn;
+    head_pairs turn;
 #pragma unroll
-    for (int i = 0; i < N; i++)
-        turn.x[i] =
-            has_pair(at, i) ? make_float2(__ldcg(cos + 32 * i), __ldcg(sin + 32 * i)) : make_float2(0, 0);
+    for (int i = 0; i < PAIRS; i++) {
+        int pair = threadIdx.x % 32 + 32 * i;
+        turn.x[i] = pair < C / 2 ? make_float2(cos[pair], sin[pair]) : make_float2(0, 0);
+    }
     return turn;
 }
 
-template <int N> static __device__ __forceinline__ void turn_head(head_pairs<N> &h, const head_pairs<N> &turn)
+static __device__ __forceinline__ void turn_head(head_pairs &h, const head_pairs &turn)
 {
 #pragma unroll
-    for (int i = 0; i < N; i++) {
+    for (int i = 0; i < PAIRS; i++) {
         float2 x = h.x[i], by = turn.x[i];
         h.x[i] = make_float2(x.x * by.x - x.y * by.y, x.y * by.x + x.x * by.y);
     }

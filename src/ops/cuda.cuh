@@ -33,7 +33,7 @@ typedef struct cuda_context {
     unsigned *counters; /* [CUDA_COUNTERS] zero when an op begins, and zero again when it ends */
     int multiprocessors, major;
     int shared_bytes; /* most dynamic shared memory of a block that asks for it (227 KB on 9.0, 99 KB on 8.6) */
-    int programmatic;         /* the GPU has programmatic dependent launch (9.0 and later), and it is on */
+    int programmatic; /* the GPU has programmatic dependent launch (9.0 and later), and it is on */
     struct cublaslt *library; /* NULL: not there; the op's own kernels do all products */
     linear_many *products;    /* how products of many tokens are done, and how many the library did */
 } cuda_context;
@@ -81,39 +81,22 @@ static __device__ __forceinline__ void kernel_waits(void)
 #endif
 }
 
-/* cluster: blocks along x of a thread block cluster (compute capability 9.0 and later); 1: none. */
-template <class... P, class... A>
-static void launch_clusters(const cuda_context *cuda, void (*kernel)(P...), dim3 grid, unsigned cluster,
-                            unsigned threads, size_t shared, A... args)
-{
-    cudaLaunchAttribute attribute[2] = {};
-    cudaLaunchConfig_t config = {};
-    unsigned n = 0;
-    if (cuda->programmatic) {
-        attribute[n].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-        attribute[n++].val.programmaticStreamSerializationAllowed = 1;
-    }
-    if (cluster > 1) {
-        attribute[n].id = cudaLaunchAttributeClusterDimension;
-        attribute[n].val.clusterDim.x = cluster;
-        attribute[n].val.clusterDim.y = attribute[n].val.clusterDim.z = 1;
-        n++;
-    }
-    config.gridDim = grid;
-    config.blockDim = dim3(threads);
-    config.dynamicSmemBytes = shared;
-    config.stream = cuda->stream;
-    config.attrs = attribute;
-    config.numAttrs = n;
-    cudaLaunchKernelEx(&config, kernel,
-                       P(args)...); /* an error stays, and the backend reports it after the step */
-}
-
 template <class... P, class... A>
 static void launch(const cuda_context *cuda, void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared,
                    A... args)
 {
-    launch_clusters(cuda, kernel, grid, 1, threads, shared, args...);
+    cudaLaunchAttribute overlap = {};
+    cudaLaunchConfig_t config = {};
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared;
+    config.stream = cuda->stream;
+    config.attrs = &overlap;
+    config.numAttrs = cuda->programmatic ? 1 : 0;
+    cudaLaunchKernelEx(&config, kernel,
+                       P(args)...); /* an error stays, and the backend reports it after the step */
 }
 
 static __device__ __forceinline__ float warp_sum(float v)

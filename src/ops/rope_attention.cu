@@ -9,7 +9,7 @@
  * that pad a recorded step stand beside rows of one token only). */
 #include "ops/attention.cuh"
 
-enum { WARPS = 8, MOST_PAIRS = 4 /* of a lane: C is at most 256 */ };
+enum { WARPS = 8 };
 
 /* Heads are q's H, k's K, v's K, in this order. */
 template <class E> static __global__ void prepare_prompts(const __grid_constant__ op_rope_attention_args a)
@@ -27,25 +27,24 @@ template <class E> static __global__ void prepare_prompts(const __grid_constant_
                        : a.k) +
                (size_t)token * t.q_stride + (size_t)(is_q ? head : kv_head) * C;
     const float *w = is_q ? a.q_norm : is_v ? NULL : a.k_norm;
-    pair_layout at = lay_out_pairs(C, a.pairing);
-    size_t angle = (size_t)token * (C / 2) + lane;
-    head_pairs<MOST_PAIRS> h = load_head<MOST_PAIRS>(x + at.first, at),
-                           turn = load_turn<MOST_PAIRS>(a.cos + angle, a.sin + angle, at);
-    if (w) norm_head(h, load_head<MOST_PAIRS>(w + at.first, at), C, a.eps);
+    head_pairs h = load_head(x, C, a.pairing);
+    head_pairs turn = load_turn(a.cos + (size_t)token * (C / 2), a.sin + (size_t)token * (C / 2), C);
+    if (w) norm_head(h, load_head(w, C, a.pairing), C, a.eps);
     if (!is_v) turn_head(h, turn);
     E *cache =
         is_q ? NULL : (E *)(is_v ? t.kv.v_pool : t.kv.k_pool) + pool_index(t.kv, a.slot[token], kv_head);
 #pragma unroll
-    for (int i = 0; i < MOST_PAIRS; i++) {
-        if (!has_pair(at, i)) break;
-        int first = at.first + i * at.step, second = first + at.other;
+    for (int i = 0; i < PAIRS; i++) {
+        int pair = lane + 32 * i;
+        if (pair >= C / 2) break;
+        int2 at = pair_at(pair, C / 2, a.pairing);
         if (!is_v) {
-            x[first] = h.x[i].x;
-            x[second] = h.x[i].y;
+            x[at.x] = h.x[i].x;
+            x[at.y] = h.x[i].y;
         }
         if (!is_q) {
-            cache[first] = narrow<E>(h.x[i].x);
-            cache[second] = narrow<E>(h.x[i].y);
+            cache[at.x] = narrow<E>(h.x[i].x);
+            cache[at.y] = narrow<E>(h.x[i].y);
         }
     }
 }
