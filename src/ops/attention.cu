@@ -610,14 +610,24 @@ static int padded_width(int C)
     return C <= 64 ? 64 : C <= 128 ? 128 : 256;
 }
 
+/* Enough blocks to fill the card, and none that would find nothing to do: a block that waits for nothing holds registers
+ * that the next kernel's could use. */
+static int splits_of(const attend_args *d, int blocks)
+{
+    const op_attention_args *a = &d->op.attention;
+    int splits = blocks / (a->kv.K * d->groups * a->R), useful = (a->max_len + SPLIT_STEP - 1) / SPLIT_STEP;
+    if (splits > MOST_SPLITS) splits = MOST_SPLITS;
+    if (a->max_len > 0 && splits > useful) splits = useful;
+    return splits < 1 ? 1 : splits;
+}
+
 template <class E, int G, int L> static void launch_attend(attend_args *d, const cuda_context *cuda)
 {
     const op_attention_args *a = &d->op.attention;
     int columns = a->kv.K * d->groups, rows = d->by_token ? 1 : a->R;
-    int blocks = cuda->multiprocessors * blocks_per_sm<E, G>(), splits;
+    int blocks = cuda->multiprocessors * blocks_per_sm<E, G>();
     if (blocks > MOST_BLOCKS) blocks = MOST_BLOCKS;
-    splits = d->by_token ? 1 : blocks / (columns * rows);
-    d->splits = splits < 1 ? 1 : splits > MOST_SPLITS ? MOST_SPLITS : splits;
+    d->splits = d->by_token ? 1 : splits_of(d, blocks);
     d->partial_stats = (float2 *)cuda->scratch;
     d->partial_sums = (float *)(d->partial_stats + MOST_BLOCKS * MOST_HEADS);
     d->counters = cuda->counters;

@@ -33,7 +33,7 @@ typedef struct cuda_context {
     unsigned *counters; /* [CUDA_COUNTERS] zero when an op begins, and zero again when it ends */
     int multiprocessors, major;
     int shared_bytes; /* most dynamic shared memory of a block that asks for it (227 KB on 9.0, 99 KB on 8.6) */
-    int programmatic; /* the GPU has programmatic dependent launch (9.0 and later), and it is on */
+    int programmatic;         /* the GPU has programmatic dependent launch (9.0 and later), and it is on */
     struct cublaslt *library; /* NULL: not there; the op's own kernels do all products */
     linear_many *products;    /* how products of many tokens are done, and how many the library did */
 } cuda_context;

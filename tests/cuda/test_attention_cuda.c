@@ -21,8 +21,9 @@ typedef struct {
     int32_t R, tokens[MAX_ROWS], context[MAX_ROWS]; /* context: kv_len, this step's tokens included */
     bool fused, norm;
     rope_pairing pairing;
-    float k_norm; /* size of the weights */
-    double bound; /* 0: 2e-5 */
+    float k_norm;    /* size of the weights */
+    double bound;    /* 0: 2e-5 */
+    int32_t max_len; /* as in op_attention_args */
 } shape;
 
 typedef struct {
@@ -195,6 +196,7 @@ static fixture fixture_open(shape s, uint64_t seed)
     int32_t pages = fill_rows(&f);
     a->H = s.H;
     a->window = s.window;
+    a->max_len = s.max_len;
     a->scale = 1.0f / sqrtf((float)s.C);
     f.pool_bytes = (size_t)pages * (size_t)(s.K * s.S * s.C) * dtype_block_bytes(s.format);
     a->kv = (kv_layer){check_alloc(f.pool_bytes), check_alloc(f.pool_bytes), s.format, s.K, s.S, s.C};
@@ -231,8 +233,8 @@ static void fixture_close(fixture *f)
 
 static void describe(char *what, size_t size, const shape *s)
 {
-    int n = snprintf(what, size, "%s H=%d K=%d C=%d S=%d window=%d %s%s%s R=%d tokens/context",
-                     s->fused ? "rope_attention" : "attention", s->H, s->K, s->C, s->S, s->window,
+    int n = snprintf(what, size, "%s H=%d K=%d C=%d S=%d window=%d max_len=%d %s%s%s R=%d tokens/context",
+                     s->fused ? "rope_attention" : "attention", s->H, s->K, s->C, s->S, s->window, s->max_len,
                      dtype_name(s->format), s->norm ? " norm" : "", s->pairing == ROPE_PAIRS ? " pairs" : "",
                      s->R);
     for (int32_t r = 0; r < s->R && r < 6; r++)
@@ -344,11 +346,59 @@ static void single_tokens_at_many_contexts_match_reference(void **state)
     }
 }
 
+/* 64, 128, 256, ..: what a host that records a step per bucket takes for max_len. */
+static int32_t bucket_of(int32_t context)
+{
+    int32_t bucket = 64;
+    while (bucket < context) bucket *= 2;
+    return bucket;
+}
+
+/* With max_len 512 a short row has 1 to 8 splits, with 2048 and 4096 up to 16. */
+static void every_number_of_splits_matches_reference(void **state)
+{
+    (void)state;
+    static const int32_t longest[] = {64, 128, 256, 512, 1024, 2048, 4096, 8192};
+    for (size_t i = 0; i < sizeof longest / sizeof *longest; i++)
+        for (int32_t part = 1; part <= 8; part++) {
+            shape s = qwen;
+            s.max_len = longest[i];
+            s.context[0] = longest[i] * part / 8 - (part & 1);
+            compare_both(s);
+        }
+}
+
+static void buckets_of_other_shapes_match_reference(void **state)
+{
+    (void)state;
+    static const int32_t shapes[][3] = {{8, 8, 64}, {8, 2, 64},  {16, 2, 128}, {14, 2, 64}, {9, 1, 128},
+                                        {4, 4, 96}, {4, 1, 256}, {3, 1, 22},   {2, 2, 250}, {8, 1, 128}};
+    static const int32_t contexts[][3] = {{60, 3, 64}, {130, 256, 1}, {500, 70, 400}, {1500, 2040, 129}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (size_t n = 0; n < sizeof contexts / sizeof *contexts; n++)
+            for (dtype format = DTYPE_F32; format <= DTYPE_BF16; format++) {
+                shape s = {.H = shapes[i][0],
+                           .K = shapes[i][1],
+                           .C = shapes[i][2],
+                           .S = n == 1 ? 48 : 64,
+                           .format = format,
+                           .R = 3,
+                           .tokens = {1, 1, 1}};
+                memcpy(s.context, contexts[n], sizeof contexts[n]);
+                for (int r = 0; r < 3; r++)
+                    if (bucket_of(s.context[r]) > s.max_len) s.max_len = bucket_of(s.context[r]);
+                compare_both(s);
+                s.window = 100;
+                compare(s);
+            }
+}
+
 static void single_token_at_32k_matches_reference(void **state)
 {
     (void)state;
     shape s = qwen;
     s.context[0] = 32768;
+    s.max_len = 32768;
     s.bound = 5e-5;
     compare_both(s);
     s.H = 4, s.K = 1, s.C = 64, s.S = 16;
@@ -406,6 +456,8 @@ static void many_rows_match_reference(void **state)
             s.tokens[r] = 1;
             s.context[r] = 1 + r * 37 % 400;
         }
+        compare_both(s);
+        s.max_len = 512;
         compare_both(s);
     }
 }
@@ -506,6 +558,7 @@ static void perf(int32_t R, int32_t context, bool fused, int32_t key)
         s.tokens[r] = 1;
         s.context[r] = context;
     }
+    s.max_len = bucket_of(context);
     fixture f = fixture_open(s, 5);
     const backend_type *type = gpu.backend->type;
     float *out = check_alloc(f.out_floats * sizeof(float));
@@ -547,8 +600,9 @@ static void perf(int32_t R, int32_t context, bool fused, int32_t key)
 static void perf_all(void **state)
 {
     (void)state;
-    static const int32_t shapes[][2] = {{1, 1},    {1, 64},    {1, 128}, {1, 512},  {1, 1024},
-                                        {1, 4096}, {1, 32768}, {8, 512}, {32, 512}, {128, 512}};
+    static const int32_t shapes[][2] = {{1, 1},     {1, 64},   {1, 128},  {1, 200},  {1, 256},
+                                        {1, 512},   {1, 1024}, {1, 2048}, {1, 4096}, {1, 8192},
+                                        {1, 32768}, {8, 512},  {32, 512}, {128, 512}};
     int32_t key = 1;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (int fused = 0; fused < 2; fused++) perf(shapes[i][0], shapes[i][1], fused, key++);
@@ -559,6 +613,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest speed[] = {cmocka_unit_test(perf_all)};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(single_tokens_at_many_contexts_match_reference),
+        cmocka_unit_test(every_number_of_splits_matches_reference),
+        cmocka_unit_test(buckets_of_other_shapes_match_reference),
         cmocka_unit_test(every_head_shape_and_format_matches_reference),
         cmocka_unit_test(rows_of_mixed_lengths_and_any_page_size_match_reference),
         cmocka_unit_test(many_rows_match_reference),
