@@ -134,16 +134,16 @@ static void run_ops(runner *r, const batch *step)
 /* The bound of kv_len that kernels are launched for: a power of two times 64 tokens. */
 static int32_t length_class(const batch *s)
 {
-    int32_t longest = 0, class = 0;
+    int32_t longest = 0, lengths = 0;
     for (int32_t r = 0; r < s->R; r++)
         if (s->kv_len[r] > longest) longest = s->kv_len[r];
-    while ((64ll << class) < longest) class++;
-    return class;
+    while ((64ll << lengths) < longest) lengths++;
+    return lengths;
 }
 
-static int32_t columns_of(const runner *r, const batch *s, int32_t class)
+static int32_t columns_of(const runner *r, const batch *s, int32_t lengths)
 {
-    int64_t columns = ((64ll << class) + r->options.page_slots - 1) / r->options.page_slots;
+    int64_t columns = ((64ll << lengths) + r->options.page_slots - 1) / r->options.page_slots;
     return columns < s->P ? (int32_t)columns : s->P;
 }
 
@@ -162,10 +162,10 @@ static int32_t rows_of(const runner *r, int32_t R)
 
 /* Steps in which every row makes one token differ in the arrays' contents only: recorded once per number of rows and
  * class of lengths. */
-static nvllm_status run_recorded(runner *r, const batch *step, int32_t class, nvllm_error *err)
+static nvllm_status run_recorded(runner *r, const batch *step, int32_t lengths, nvllm_error *err)
 {
     const backend_type *type = r->backend->type;
-    int32_t key = class * RECORDED_ROWS + step->R;
+    int32_t key = lengths * RECORDED_ROWS + step->R;
     if (type->replay(r->backend, key)) return NVLLM_OK;
     type->record(r->backend);
     run_ops(r, step);
@@ -176,31 +176,31 @@ static nvllm_status run_recorded(runner *r, const batch *step, int32_t class, nv
 
 /* Every row makes one token and draws the next, and no array is longer than the rows are: then only the arrays'
  * contents change from step to step. */
-static bool is_steady(const runner *r, const batch *s, int32_t class)
+static bool is_steady(const runner *r, const batch *s, int32_t lengths)
 {
     bool edits = s->n_counts || s->n_bias || s->n_banned;
     return s->T == s->R && s->N == s->R && s->n_draws == s->R && !edits && s->R <= RECORDED_ROWS &&
-           (class + 1) * RECORDED_ROWS <= BACKEND_MAX_RECORDED && r->backend->type->replay && !r->hook;
+           (lengths + 1) * RECORDED_ROWS <= BACKEND_MAX_RECORDED && r->backend->type->replay && !r->hook;
 }
 
 nvllm_status runner_launch(runner *r, const batch *step, nvllm_error *err)
 {
     batch placed;
-    int32_t class = length_class(step);
+    int32_t lengths = length_class(step);
     int32_t parity = (int32_t)(r->launched & 1);
     for (int32_t i = 0; i < step->n_draws; i++) {
         step->draws[i].result = parity * r->options.max_rows + i;
         step->draws[i].epoch = (int32_t)(r->launched + 1);
     }
-    bool steady = is_steady(r, step, class);
+    bool steady = is_steady(r, step, lengths);
     nvllm_status st = placement_step(&r->place, &placed, step, steady ? rows_of(r, step->R) : step->R,
-                                     columns_of(r, step, class), err);
+                                     columns_of(r, step, lengths), err);
     if (st) return st;
-    placed.max_len = class < 24 ? 64 << class : 0;
+    placed.max_len = lengths < 24 ? 64 << lengths : 0;
     r->n_draws[parity] = step->n_draws;
     r->n_logits = step->N;
     r->launched++;
-    if (steady) return run_recorded(r, &placed, class, err);
+    if (steady) return run_recorded(r, &placed, lengths, err);
     run_ops(r, &placed);
     return NVLLM_OK;
 }
