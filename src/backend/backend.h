@@ -52,7 +52,7 @@ typedef struct {
     int32_t max_tokens, max_logits;
     int32_t widest_input; /* columns of the widest input of a matrix product */
     int32_t max_rows;
-    int32_t H, K, C, D, F, V, max_context;
+    int32_t H, C, F, V, max_context;
 } backend_shape;
 
 typedef struct {

@@ -83,7 +83,7 @@ static void cuda_close(backend *b)
     for (int i = 0; i < BACKEND_FENCES; i++)
         if (c->fences[i]) cudaEventDestroy(c->fences[i]);
     free(c->marks);
-    if (c->cuda.library) cublaslt_close(c->cuda.library);
+    if (c->cuda.cublaslt) cublaslt_close(c->cuda.cublaslt);
     cudaFree(c->cuda.scratch);
     cudaFree(c->cuda.counters);
     if (c->cuda.stream) cudaStreamDestroy(c->cuda.stream);
@@ -139,7 +139,7 @@ static nvllm_status open_device(cuda_backend *c, int device, nvllm_error *err)
     c->cuda.shared_bytes = (int)card.sharedMemPerBlockOptin;
     c->cuda.programmatic = card.major >= 9;
     c->cuda.products = &c->products;
-    c->cuda.library = cublaslt_open(device, NULL); /* NULL, or not ready yet: our own products */
+    c->cuda.cublaslt = cublaslt_open(device, NULL); /* NULL, or not ready yet: our own products */
     return NVLLM_OK;
 }
 
@@ -193,7 +193,7 @@ static void cuda_free(backend *b, void *memory, size_t bytes)
 
 static size_t scratch_of(const backend_shape *s)
 {
-    size_t most = op_attention_cuda_scratch(s->max_tokens, s->max_rows, s->H, s->C, s->max_context);
+    size_t most = op_attention_cuda_scratch(s->C);
     size_t products = op_linear_cuda_scratch(s->max_tokens, s->widest_input, s->F);
     size_t draws = op_draw_cuda_scratch(s->max_rows, s->V);
     if (products > most) most = products;
@@ -389,7 +389,7 @@ static double measure_products(const cuda_context *on, char *block, int32_t side
     weight w = {DTYPE_BF16, 2 * side, side, block + 4 * square};
     op_linear_args a = {};
     bool able = true;
-    if (cuda.library) cublaslt_wait(cuda.library);
+    if (cuda.cublaslt) cublaslt_wait(cuda.cublaslt);
     if (cudaMalloc(&cuda.scratch, most) != cudaSuccess) {
         cudaGetLastError();
         return 0;

@@ -10,9 +10,7 @@ backend_shape memory_plan_shape(const model *m, const runner_options *o)
                        .max_rows = o->max_rows,
                        .max_context = o->max_context,
                        .H = c->H,
-                       .K = c->K,
                        .C = c->C,
-                       .D = c->D,
                        .F = c->F,
                        .V = c->V};
     for (int32_t i = 0; i < m->graph.count; i++) {

@@ -1,4 +1,4 @@
-/* Paged attention on the GPU for rows with one token in this step (decode), and the write into the cache.
+/* Paged attention on the GPU for rows with one token in this step (decode).
  *
  * A block does one row, one kv head with up to 8 of its query heads, and one split of the row's positions. The host
  * fixes the number of splits to fill the card once or twice; how long a split is, and how many are needed, every block
@@ -23,34 +23,7 @@ enum {
     MERGE_STEP = 16
 };
 
-/* Whether the first tile's K and V are asked for before the kernel waits: in the fused op they, the page table, kv_len
- * and row_start were written before the step's first kernel. */
-static constexpr bool EARLY = true;
-
 static constexpr float LOWEST = -1e30f; /* below every score; finite, so that differences are numbers */
-
-/* ---- KV write ------------------------------------------------------------------------------------------------ */
-
-template <class E> static __global__ void kv_write(op_kv_write_args a)
-{
-    kernel_begins();
-    kernel_waits();
-    int t = blockIdx.x, slot = a.slot[t];
-    for (int i = threadIdx.x; i < a.kv.K * a.kv.C; i += blockDim.x) {
-        size_t at = pool_index(a.kv, slot, i / a.kv.C) + i % a.kv.C;
-        ((E *)a.kv.k_pool)[at] = narrow<E>(a.k[(size_t)t * a.stride + i]);
-        ((E *)a.kv.v_pool)[at] = narrow<E>(a.v[(size_t)t * a.stride + i]);
-    }
-}
-
-extern "C" void op_kv_write_cuda(const op_kv_write_args *a, const cuda_context *cuda)
-{
-    switch (a->kv.format) {
-    case DTYPE_F32: launch(cuda, kv_write<float>, a->T, 256, 0, *a); break;
-    case DTYPE_F16: launch(cuda, kv_write<__half>, a->T, 256, 0, *a); break;
-    default: launch(cuda, kv_write<__nv_bfloat16>, a->T, 256, 0, *a); break;
-    }
-}
 
 /* ---- The cache's elements ------------------------------------------------------------------------------------ */
 
@@ -552,7 +525,7 @@ static __global__ void __launch_bounds__(THREADS, blocks_per_sm<E, G>())
     const kv_layer &kv = d.op.attention.kv;
     block_heads b = heads_of_block(d);
     head_pairs w = item_weights(d, threadIdx.x / 32, b.n);
-    bool early = EARLY && d.op.k;
+    bool early = d.op.k; /* the step's arrays and earlier K and V are older than the step's first kernel */
     if (!early) kernel_waits();
     job j;
     if (!find_job(j, d)) {
@@ -706,8 +679,8 @@ extern "C" void op_attention_cuda(const op_attention_args *a, const cuda_context
     if (a->R > 1 || a->T == 1) attention_of_single_tokens(&ready, cuda);
 }
 
-extern "C" size_t op_attention_cuda_scratch(int32_t T, int32_t R, int32_t H, int32_t C, int32_t max_context)
+/* MOST_BLOCKS bounds it for all numbers of tokens, rows and heads. */
+extern "C" size_t op_attention_cuda_scratch(int32_t C)
 {
-    (void)T, (void)R, (void)H, (void)max_context; /* MOST_BLOCKS bounds it for all of them */
     return (size_t)MOST_BLOCKS * MOST_HEADS * (sizeof(float2) + (size_t)padded_width(C) * sizeof(float));
 }

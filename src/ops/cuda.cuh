@@ -33,9 +33,9 @@ typedef struct cuda_context {
     unsigned *counters; /* [CUDA_COUNTERS] zero when an op begins, and zero again when it ends */
     int multiprocessors, major;
     int shared_bytes; /* most dynamic shared memory of a block that asks for it (227 KB on 9.0, 99 KB on 8.6) */
-    int programmatic;         /* the GPU has programmatic dependent launch (9.0 and later), and it is on */
-    struct cublaslt *library; /* NULL: not there; the op's own kernels do all products */
-    linear_many *products;    /* how products of many tokens are done, and how many the library did */
+    int programmatic;          /* the GPU has programmatic dependent launch (9.0 and later), and it is on */
+    struct cublaslt *cublaslt; /* NULL: not there; the op's own kernels do all products */
+    linear_many *products;     /* how products of many tokens are done, and how many the library did */
 } cuda_context;
 
 void op_embed_cuda(const op_embed_args *a, const cuda_context *cuda);
@@ -59,7 +59,7 @@ void op_norm_linear_cuda(const op_norm_linear_args *a, const cuda_context *cuda)
 void op_rope_attention_cuda(const op_rope_attention_args *a, const cuda_context *cuda);
 
 /* Bytes of cuda_context.scratch that each op needs for steps up to these sizes. */
-size_t op_attention_cuda_scratch(int32_t T, int32_t R, int32_t H, int32_t C, int32_t max_context);
+size_t op_attention_cuda_scratch(int32_t C);
 size_t op_linear_cuda_scratch(int32_t T, int32_t widest_input, int32_t F); /* norm_linear too */
 size_t op_draw_cuda_scratch(int32_t N, int32_t V);
 }

@@ -93,9 +93,9 @@ static bool supported(const op_linear_args *a)
 
 static bool wants_library(int T, const cuda_context *cuda)
 {
-    if (!cuda->library || cuda->products->path == LINEAR_MANY_OWN) return false;
+    if (!cuda->cublaslt || cuda->products->path == LINEAR_MANY_OWN) return false;
     if (cuda->products->path == LINEAR_MANY_AUTO && T < LIBRARY_FROM) return false;
-    return cublaslt_ready(cuda->library);
+    return cublaslt_ready(cuda->cublaslt);
 }
 
 /* `b` lies right behind `a` in memory and in the output, so both are one product. */
@@ -126,7 +126,7 @@ static void library_products(const op_linear_args *a, const __nv_bfloat16 *x, vo
         p.K = part->w->cols;
         p.accumulate = a->accumulate;
         p.workspace = workspace;
-        if (cublaslt_multiply(cuda->library, &p, cuda->stream)) {
+        if (cublaslt_multiply(cuda->cublaslt, &p, cuda->stream)) {
             cuda->products->library_products++;
             continue;
         }

@@ -180,9 +180,7 @@ static void reserve(const shape *s, int32_t T, int32_t context)
                                           .widest_input = s->H * s->C,
                                           .max_rows = s->R,
                                           .H = s->H,
-                                          .K = s->K,
                                           .C = s->C,
-                                          .D = s->H * s->C,
                                           .F = s->H * s->C,
                                           .V = 64,
                                           .max_context = context});

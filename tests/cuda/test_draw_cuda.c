@@ -438,9 +438,7 @@ int main(int argc, char **argv)
                                           .widest_input = 64,
                                           .max_rows = 4096,
                                           .H = 1,
-                                          .K = 1,
                                           .C = 64,
-                                          .D = 64,
                                           .F = 64,
                                           .V = 262208,
                                           .max_context = 64});

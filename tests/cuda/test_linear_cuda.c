@@ -589,9 +589,7 @@ int main(int argc, char **argv)
                                  .widest_input = 14336,
                                  .max_rows = MOST_TOKENS,
                                  .H = 32,
-                                 .K = 8,
                                  .C = 128,
-                                 .D = 4096,
                                  .F = 14336,
                                  .V = 4096,
                                  .max_context = 256};

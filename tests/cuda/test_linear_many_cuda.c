@@ -470,9 +470,7 @@ int main(int argc, char **argv)
                                  .widest_input = PERF_IN,
                                  .max_rows = 1,
                                  .H = 8,
-                                 .K = 8,
                                  .C = 64,
-                                 .D = 64,
                                  .F = 20000,
                                  .V = 256,
                                  .max_context = 256};

@@ -3,6 +3,7 @@
  * The device of these tests is the CPU backend, with draws that become visible only when they are waited for: who reads
  * a token too early reads the last step's. It may also have memory of its own and record op lists, as a GPU does: what it
  * replays are the ops with the pointers and numbers of the step that was recorded. */
+#include "support/fake_device.h"
 #include "support/family.h"
 #include "support/test.h"
 
@@ -106,34 +107,6 @@ static void forget_lists(void)
     }
 }
 
-static nvllm_status copy(backend *b, void *to, const void *from, size_t bytes, nvllm_error *err)
-{
-    (void)b;
-    (void)err;
-    memcpy(to, from, bytes);
-    return NVLLM_OK;
-}
-
-static nvllm_status fence(backend *b, int i, nvllm_error *err)
-{
-    (void)b;
-    (void)i;
-    (void)err;
-    return NVLLM_OK;
-}
-
-static void *take_host(backend *b, size_t bytes)
-{
-    (void)b;
-    return calloc(1, bytes);
-}
-
-static void free_host(backend *b, void *memory)
-{
-    (void)b;
-    free(memory);
-}
-
 /* ---- The device ---------------------------------------------------------------------------------------------- */
 
 static nvllm_status late_wait(backend *b, const volatile int32_t *flag, int32_t value, nvllm_error *err)
@@ -157,10 +130,7 @@ static backend *open_late(bool records)
     memcpy(late_type.op, ops, sizeof ops);
     late_type.wait = late_wait;
     if (records) {
-        late_type.copy_in = late_type.copy_out = copy;
-        late_type.fence = late_type.fence_wait = fence;
-        late_type.host_alloc = take_host;
-        late_type.host_free = free_host;
+        fake_device(&late_type);
         late_type.record = begin_list;
         late_type.record_end = end_list;
         late_type.replay = replay_list;

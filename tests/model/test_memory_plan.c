@@ -1,4 +1,5 @@
 /* The planned memory is what the runner takes: compared with a device that counts. */
+#include "support/fake_device.h"
 #include "support/test.h"
 #include "model/memory_plan.h"
 
@@ -20,34 +21,6 @@ static void counting_free(backend *b, void *memory, size_t bytes)
 {
     (void)b;
     (void)bytes;
-    free(memory);
-}
-
-static nvllm_status copy_in(backend *b, void *to, const void *from, size_t bytes, nvllm_error *err)
-{
-    (void)b;
-    (void)err;
-    memcpy(to, from, bytes);
-    return NVLLM_OK;
-}
-
-static nvllm_status fence(backend *b, int i, nvllm_error *err)
-{
-    (void)b;
-    (void)i;
-    (void)err;
-    return NVLLM_OK;
-}
-
-static void *host_alloc(backend *b, size_t bytes)
-{
-    (void)b;
-    return calloc(1, bytes);
-}
-
-static void host_free(backend *b, void *memory)
-{
-    (void)b;
     free(memory);
 }
 
@@ -76,10 +49,7 @@ static backend_type counting_type(void)
     backend_type t = backend_reference;
     t.alloc = counting_alloc;
     t.free = counting_free;
-    t.copy_in = copy_in;
-    t.fence = t.fence_wait = fence;
-    t.host_alloc = host_alloc;
-    t.host_free = host_free;
+    fake_device(&t);
     t.scratch_bytes = scratch_bytes;
     t.reserve_scratch = reserve_scratch;
     t.memory = memory;

@@ -109,9 +109,7 @@ static void make_bench(bench *b, backend *device, const model_shape *m)
                            .widest_input = m->F,
                            .max_rows = 1,
                            .H = m->H,
-                           .K = m->K,
                            .C = m->C,
-                           .D = m->D,
                            .F = m->F,
                            .V = 1024,
                            .max_context = MOST_TOKENS};
