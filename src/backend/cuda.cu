@@ -62,6 +62,8 @@ static void run_rope_attention(backend *b, const op_args *a) { op_rope_attention
 
 static __global__ void read_all(const uint4 *data, size_t n, uint4 *sink)
 {
+    kernel_begins();
+    kernel_waits();
     uint4 sum = {0, 0, 0, 0};
     size_t step = (size_t)gridDim.x * blockDim.x;
 #pragma unroll 8
@@ -340,6 +342,8 @@ static nvllm_status cuda_record_end(backend *b, int32_t key, nvllm_error *err)
 /* bf16 values in [-1, 1), from a hash of their place: a product of zeros would take less power, and run faster. */
 static __global__ void fill_random(uint32_t *words, size_t n, int as_float)
 {
+    kernel_begins();
+    kernel_waits();
     size_t step = (size_t)gridDim.x * blockDim.x;
     for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
         uint32_t h = (uint32_t)i * 0x9e3779b9u;
@@ -376,7 +380,7 @@ template <class F> static double fastest(const cuda_context *cuda, int runs, F r
 static double measure_reads(const cuda_context *cuda, uint4 *block, size_t n)
 {
     double seconds = fastest(
-        cuda, 10, [=] { read_all<<<cuda->multiprocessors * 2, 1024, 0, cuda->stream>>>(block, n, block); });
+        cuda, 10, [=] { launch(cuda, read_all, cuda->multiprocessors * 2, 1024, 0, block, n, block); });
     return seconds > 0 ? (double)n * 16 / seconds : 0;
 }
 
@@ -394,8 +398,8 @@ static double measure_products(const cuda_context *on, char *block, int32_t side
         cudaGetLastError();
         return 0;
     }
-    fill_random<<<4096, 256, 0, cuda.stream>>>((uint32_t *)block, square, 1);
-    fill_random<<<4096, 256, 0, cuda.stream>>>((uint32_t *)w.data, square, 0);
+    launch(&cuda, fill_random, 4096, 256, 0, (uint32_t *)block, square, 1);
+    launch(&cuda, fill_random, 4096, 256, 0, (uint32_t *)w.data, square, 0);
     a.in = (const float *)block;
     a.out = (float *)(block + 8 * square);
     a.in_stride = side;
@@ -465,19 +469,19 @@ static bool cuda_can_fuse(op_kind kind, const weight *const *parts, int32_t n_pa
     return true;
 }
 
+/* Without kernel_begins(): no kernel begins during a pause. */
 static __global__ void wait_for(uint64_t ns)
 {
-    uint64_t begin, now;
-    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(begin));
+    kernel_waits();
+    uint64_t begin = global_timer();
     do {
         __nanosleep(500);
-        asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
-    } while (now - begin < ns);
+    } while (global_timer() - begin < ns);
 }
 
 static void cuda_pause(backend *b, double us)
 {
-    wait_for<<<1, 1, 0, self(b)->cuda.stream>>>((uint64_t)(us * 1e3));
+    launch(&self(b)->cuda, wait_for, 1, 1, 0, (uint64_t)(us * 1e3));
 }
 
 static backend_type make_type(void)

@@ -65,21 +65,6 @@ template <> __device__ __forceinline__ void widen<float>(float (&out)[VECTOR], c
     }
 }
 
-/* 16 bytes that are read once, or zero; no branch, so that many stay in flight. */
-static __device__ __forceinline__ uint4 load_once(const void *from, bool there)
-{
-    uint4 v = {0, 0, 0, 0};
-    asm volatile("{\n"
-                 ".reg .pred p;\n"
-                 "setp.ne.u32 p, %5, 0;\n"
-                 "@p ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];\n"
-                 "}"
-                 : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
-                 : "l"(from), "r"((int)there)
-                 : "memory");
-    return v;
-}
-
 /* The first n (even, may be <= 0) of VECTOR elements, the others zero; only aligned for pairs. */
 template <class E> static __device__ __forceinline__ pack<E> load_pairs(const E *from, int n)
 {
@@ -93,13 +78,6 @@ template <class E> static __device__ __forceinline__ pack<E> load_pairs(const E 
     for (int i = 0; i < (int)(sizeof p / 16); i++)
         p.part[i] = make_uint4(word[4 * i], word[4 * i + 1], word[4 * i + 2], word[4 * i + 3]);
     return p;
-}
-
-static __device__ __forceinline__ float exp2_fast(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
 }
 
 /* ---- What a block does --------------------------------------------------------------------------------------- */
@@ -350,11 +328,11 @@ template <int G, int U> static __device__ __forceinline__ void weigh(running<G> 
         float most = now.most[g];
 #pragma unroll
         for (int u = 0; u < U; u++) most = fmaxf(most, s[u][g]);
-        float old = exp2_fast(now.most[g] - most), total = now.total[g] * old;
+        float old = exp2_approx(now.most[g] - most), total = now.total[g] * old;
         now.most[g] = most;
 #pragma unroll
         for (int u = 0; u < U; u++) {
-            s[u][g] = exp2_fast(s[u][g] - most);
+            s[u][g] = exp2_approx(s[u][g] - most);
             total += s[u][g];
         }
         now.total[g] = total;
@@ -389,7 +367,7 @@ static __device__ __forceinline__ void leave_warp(block_memory<E, G, L> &shared,
 #pragma unroll
         for (int offset = L; offset < 32; offset <<= 1)
             most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, offset));
-        float factor = exp2_fast(now.most[g] - most), total = now.total[g] * factor;
+        float factor = exp2_approx(now.most[g] - most), total = now.total[g] * factor;
 #pragma unroll
         for (int i = 0; i < VECTOR; i++) now.sum[g][i] *= factor;
 #pragma unroll
@@ -422,7 +400,7 @@ static __device__ __forceinline__ float3 merge_warps(const block_memory<E, G, L>
     for (int w = 0; w < WARPS; w++) all.x = fmaxf(all.x, shared.most[w][g]);
 #pragma unroll
     for (int w = 0; w < WARPS; w++) {
-        float factor = exp2_fast(shared.most[w][g] - all.x);
+        float factor = exp2_approx(shared.most[w][g] - all.x);
         all.y += factor * shared.total[w][g];
         all.z += factor * ((const float *)shared.sum[w][g])[c];
     }
@@ -445,11 +423,11 @@ static __device__ __forceinline__ float merge_splits(const float2 *stats, const 
         }
 #pragma unroll
         for (int i = 0; i < MERGE_STEP; i++) most = fmaxf(most, stat[i].x);
-        float old = exp2_fast(before - most);
+        float old = exp2_approx(before - most);
         total *= old, sum *= old;
 #pragma unroll
         for (int i = 0; i < MERGE_STEP; i++) {
-            float factor = exp2_fast(stat[i].x - most);
+            float factor = exp2_approx(stat[i].x - most);
             total += factor * stat[i].y;
             sum += factor * value[i];
         }
@@ -461,12 +439,7 @@ static __device__ __forceinline__ float merge_splits(const float2 *stats, const 
  * back to zero by itself. */
 static __device__ __forceinline__ bool arrive_last(unsigned *counter, int blocks)
 {
-    unsigned before;
-    asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
-                 : "=r"(before)
-                 : "l"(counter), "r"((unsigned)blocks - 1)
-                 : "memory");
-    return before == (unsigned)blocks - 1;
+    return increment_wrapping(counter, (unsigned)blocks - 1) == (unsigned)blocks - 1;
 }
 
 template <class E, int G, int L>
@@ -520,7 +493,7 @@ static __global__ void __launch_bounds__(THREADS, blocks_per_sm<E, G>())
 {
     using reader = tile_reader<E, L>;
     constexpr int U = reader::UNROLL;
-    __shared__ block_memory<E, G, L> shared;
+    block_memory<E, G, L> &shared = block_shared<block_memory<E, G, L>>();
     kernel_begins();
     const kv_layer &kv = d.op.attention.kv;
     block_heads b = heads_of_block(d);

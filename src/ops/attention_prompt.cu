@@ -24,74 +24,16 @@ static const unsigned ALL = 0xffffffffu;
 /* The sums are rescaled only when the maximum grew by more than 2^RISE: weights up to 256 are no less exact. */
 static const float RISE = 8;
 
-/* ---- Instructions -------------------------------------------------------------------------------------------- */
-
-/* mma: d += a * b, 16 x 8 x 16; pack: two floats rounded, `low` in the lower half. */
-template <class E> struct half_math;
-
-template <> struct half_math<__nv_bfloat16> {
-    static __device__ __forceinline__ void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0,
-                                               unsigned b1)
-    {
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-            "{%0,%1,%2,%3};"
-            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-    }
-    static __device__ __forceinline__ unsigned pack(float low, float high)
-    {
-        __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
-        return *(unsigned *)&v;
-    }
-};
-
-template <> struct half_math<__half> {
-    static __device__ __forceinline__ void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0,
-                                               unsigned b1)
-    {
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-            "{%0,%1,%2,%3};"
-            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-    }
-    static __device__ __forceinline__ unsigned pack(float low, float high)
-    {
-        __half2 v = __floats2half2_rn(low, high);
-        return *(unsigned *)&v;
-    }
-};
-
-/* Four 8 x 8 matrices; lane l gives the address of row l % 8 of matrix l / 8. */
-static __device__ __forceinline__ void load_matrices(unsigned (&x)[4], unsigned address)
+/* Two floats rounded, `low` in the lower half. */
+static __device__ __forceinline__ unsigned narrow_pair(float low, float high, __nv_bfloat16)
 {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
-                 : "r"(address));
+    __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
+    return *(unsigned *)&v;
 }
-
-static __device__ __forceinline__ void load_transposed(unsigned (&x)[4], unsigned address)
+static __device__ __forceinline__ unsigned narrow_pair(float low, float high, __half)
 {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
-                 : "r"(address));
-}
-
-/* 16 bytes, of which the first `bytes` are read and the others are zero. */
-static __device__ __forceinline__ void copy_async(unsigned to, const void *from, int bytes)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
-}
-
-static __device__ __forceinline__ void copies_arrive(void)
-{
-    asm volatile("cp.async.wait_all;" ::: "memory");
-}
-
-static __device__ __forceinline__ float power_of_2(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
+    __half2 v = __floats2half2_rn(low, high);
+    return *(unsigned *)&v;
 }
 
 /* ---- What a block does --------------------------------------------------------------------------------------- */
@@ -175,7 +117,7 @@ template <int CP> static __device__ __forceinline__ unsigned swizzled(int row, i
 /* M rows of q in the cache's format, channels past C zero. Rows past the last repeat it: they are computed and not
  * stored. A thread has all loads of a batch on the way at once, for the first tile waits for them. */
 template <class E, int CP, int M>
-static __device__ __forceinline__ void load_queries(char *shared, const op_attention_args &a,
+static __device__ __forceinline__ void load_queries(unsigned char *shared, const op_attention_args &a,
                                                     const query_tile &t)
 {
     enum { CHUNKS = CP / 8, ROWS = THREADS / CHUNKS, EACH = M / ROWS, BATCH = EACH < 8 ? EACH : 8 };
@@ -195,10 +137,10 @@ static __device__ __forceinline__ void load_queries(char *shared, const op_atten
 #pragma unroll
         for (int k = 0; k < BATCH; k++) {
             uint4 packed;
-            packed.x = half_math<E>::pack(x[k][0].x, x[k][0].y);
-            packed.y = half_math<E>::pack(x[k][0].z, x[k][0].w);
-            packed.z = half_math<E>::pack(x[k][1].x, x[k][1].y);
-            packed.w = half_math<E>::pack(x[k][1].z, x[k][1].w);
+            packed.x = narrow_pair(x[k][0].x, x[k][0].y, E());
+            packed.y = narrow_pair(x[k][0].z, x[k][0].w, E());
+            packed.z = narrow_pair(x[k][1].x, x[k][1].y, E());
+            packed.w = narrow_pair(x[k][1].z, x[k][1].w, E());
             *(uint4 *)(shared + swizzled<CP>(row + k * ROWS, chunk)) = packed;
         }
     }
@@ -220,8 +162,8 @@ static __device__ __forceinline__ void load_in_page(unsigned k_shared, unsigned 
     for (int i = 0; i < N / ROWS; i++) {
         unsigned to = swizzled<CP>(row + i * ROWS, chunk);
         int size = first + i * ROWS < seen ? bytes : 0; /* unsigned: below low is far beyond */
-        copy_async(k_shared + to, k, size);
-        copy_async(v_shared + to, v, size);
+        async_copy(k_shared + to, k, size);
+        async_copy(v_shared + to, v, size);
         k += ROWS * C;
         v += ROWS * C;
     }
@@ -239,8 +181,8 @@ static __device__ __forceinline__ void load_anywhere(unsigned k_shared, unsigned
         bool there = chunk * 8 < C && j >= t.low && j < t.high;
         size_t at = there ? (((size_t)t.pages[j / S] * a.kv.K + t.kv_head) * S + j % S) * C + chunk * 8 : 0;
         unsigned to = swizzled<CP>(row, chunk);
-        copy_async(k_shared + to, (const E *)a.kv.k_pool + at, there ? 16 : 0);
-        copy_async(v_shared + to, (const E *)a.kv.v_pool + at, there ? 16 : 0);
+        async_copy(k_shared + to, (const E *)a.kv.k_pool + at, there ? 16 : 0);
+        async_copy(v_shared + to, (const E *)a.kv.v_pool + at, there ? 16 : 0);
     }
 }
 
@@ -265,8 +207,8 @@ static __device__ __forceinline__ void multiply_qk(float (&s)[MT][NT][4], unsign
             load_matrices(b, (k_lane ^ (k * 32)) + n * 16 * CP * 2);
 #pragma unroll
             for (int m = 0; m < MT; m++) {
-                half_math<E>::mma(s[m][2 * n], q[m], b[0], b[1]);
-                half_math<E>::mma(s[m][2 * n + 1], q[m], b[2], b[3]);
+                mma_16x8x16(s[m][2 * n], q[m], b[0], b[1], E());
+                mma_16x8x16(s[m][2 * n + 1], q[m], b[2], b[3], E());
             }
         }
     }
@@ -304,7 +246,7 @@ static __device__ __forceinline__ void softmax(float (&s)[MT][NT][4], float (&o)
         most = fmaxf(most, __shfl_xor_sync(ALL, most, 1));
         most = fmaxf(most, __shfl_xor_sync(ALL, most, 2)) * scale;
         bool rise = most > top[i] + RISE; /* also from -inf, but not to it */
-        shrink[i] = rise ? power_of_2(top[i] - most) : 1.0f;
+        shrink[i] = rise ? exp2_approx(top[i] - most) : 1.0f;
         top[i] = rise ? most : top[i];
         rises = rises || rise;
         float base = top[i] == -CUDART_INF_F ? 0 : top[i], part = 0;
@@ -312,7 +254,7 @@ static __device__ __forceinline__ void softmax(float (&s)[MT][NT][4], float (&o)
         for (int n = 0; n < NT; n++)
 #pragma unroll
             for (int e = 0; e < 2; e++) {
-                float weight = power_of_2(fmaf(s[i / 2][n][i % 2 * 2 + e], scale, -base));
+                float weight = exp2_approx(fmaf(s[i / 2][n][i % 2 * 2 + e], scale, -base));
                 s[i / 2][n][i % 2 * 2 + e] = weight;
                 part += weight;
             }
@@ -340,15 +282,15 @@ static __device__ __forceinline__ void multiply_pv(float (&o)[MT][CP / 8][4], co
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 p[m][i] =
-                    half_math<E>::pack(s[m][2 * j + i / 2][i % 2 * 2], s[m][2 * j + i / 2][i % 2 * 2 + 1]);
+                    narrow_pair(s[m][2 * j + i / 2][i % 2 * 2], s[m][2 * j + i / 2][i % 2 * 2 + 1], E());
 #pragma unroll
         for (int n = 0; n < CP / 16; n++) {
             unsigned b[4];
-            load_transposed(b, (v_lane ^ (n * 32)) + j * 16 * CP * 2);
+            load_matrices_transposed(b, (v_lane ^ (n * 32)) + j * 16 * CP * 2);
 #pragma unroll
             for (int m = 0; m < MT; m++) {
-                half_math<E>::mma(o[m][2 * n], p[m], b[0], b[1]);
-                half_math<E>::mma(o[m][2 * n + 1], p[m], b[2], b[3]);
+                mma_16x8x16(o[m][2 * n], p[m], b[0], b[1], E());
+                mma_16x8x16(o[m][2 * n + 1], p[m], b[2], b[3], E());
             }
         }
     }
@@ -402,7 +344,7 @@ static __global__ void __launch_bounds__(THREADS, 2) attend_prompt(op_attention_
 {
     enum { M = WARPS * 16 * MT, N = positions_of_tile<CP>::value, NT = N / 8, OT = CP / 8 };
     typedef shared_layout<CP, M> layout;
-    extern __shared__ __align__(1024) char shared[];
+    unsigned char *shared = dynamic_shared<1024>();
     kernel_begins();
     kernel_waits();
     query_tile t;
@@ -411,7 +353,7 @@ static __global__ void __launch_bounds__(THREADS, 2) attend_prompt(op_attention_
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int tile = t.low / N, last = (t.high - 1) / N, next_page = 0;
     bool in_page = by.page_shift >= 0; /* every tile is */
-    unsigned base = (unsigned)__cvta_generic_to_shared(shared), buffer = base + layout::Q;
+    unsigned base = shared_address(shared), buffer = base + layout::Q;
     if (in_page) {
         int page = t.pages[tile >> by.page_shift];
         load_in_page<E, CP, N>(buffer, buffer + layout::KV, a, t, tile, page, by.page_shift);
@@ -440,7 +382,7 @@ static __global__ void __launch_bounds__(THREADS, 2) attend_prompt(op_attention_
 
     for (; tile <= last; tile++) {
         int j0 = tile * N;
-        copies_arrive();
+        async_copy_wait_all();
         __syncthreads(); /* this tile is there for all, and nobody reads the other buffer any more */
         unsigned other = 2 * (base + layout::Q + layout::KV) - buffer; /* the buffers are 2 * KV apart */
         if (tile < last && in_page) {

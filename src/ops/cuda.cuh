@@ -6,9 +6,7 @@
 #ifndef NVLLM_OPS_CUDA_CUH
 #define NVLLM_OPS_CUDA_CUH
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <cuda_runtime.h>
+#include "ops/ptx.cuh"
 
 extern "C" {
 #include "ops/attention.h"
@@ -81,22 +79,38 @@ static __device__ __forceinline__ void kernel_waits(void)
 #endif
 }
 
+/* `cluster` blocks of the grid run together and see each other's shared memory; one block: no cluster. Clusters need
+ * compute capability 9.0. */
 template <class... P, class... A>
-static void launch(const cuda_context *cuda, void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared,
-                   A... args)
+static void launch_clusters(const cuda_context *cuda, void (*kernel)(P...), dim3 grid, dim3 cluster,
+                            unsigned threads, size_t shared, A... args)
 {
-    cudaLaunchAttribute overlap = {};
+    cudaLaunchAttribute attribute[2] = {};
     cudaLaunchConfig_t config = {};
-    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    overlap.val.programmaticStreamSerializationAllowed = 1;
     config.gridDim = grid;
     config.blockDim = dim3(threads);
     config.dynamicSmemBytes = shared;
     config.stream = cuda->stream;
-    config.attrs = &overlap;
-    config.numAttrs = cuda->programmatic ? 1 : 0;
+    config.attrs = attribute;
+    if (cuda->programmatic) {
+        attribute[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attribute[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
+    }
+    if (cluster.x * cluster.y * cluster.z > 1) {
+        attribute[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
+        attribute[config.numAttrs].val.clusterDim.x = cluster.x;
+        attribute[config.numAttrs].val.clusterDim.y = cluster.y;
+        attribute[config.numAttrs++].val.clusterDim.z = cluster.z;
+    }
     cudaLaunchKernelEx(&config, kernel,
                        P(args)...); /* an error stays, and the backend reports it after the step */
+}
+
+template <class... P, class... A>
+static void launch(const cuda_context *cuda, void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared,
+                   A... args)
+{
+    launch_clusters(cuda, kernel, grid, dim3(1), threads, shared, args...);
 }
 
 static __device__ __forceinline__ float warp_sum(float v)

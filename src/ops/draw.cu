@@ -172,7 +172,7 @@ static __device__ __forceinline__ void decide(const draw_job &job, int n)
 
 static __global__ void __launch_bounds__(TILE_THREADS, 2) draw_scan(draw_job job)
 {
-    __shared__ scan_shared s;
+    scan_shared &s = block_shared<scan_shared>();
     kernel_begins();
     kernel_waits();
     int n = blockIdx.y, from = blockIdx.x * job.tiles_per_block,
@@ -228,7 +228,7 @@ static __device__ __forceinline__ mass_t weigh_tile(weigh_shared &s, const float
 
 static __global__ void __launch_bounds__(TILE_THREADS) draw_weigh(draw_job job)
 {
-    __shared__ weigh_shared s;
+    weigh_shared &s = block_shared<weigh_shared>();
     kernel_begins();
     kernel_waits();
     int n = blockIdx.y, from = blockIdx.x * job.tiles_per_block,

@@ -419,7 +419,6 @@ static __device__ void write_all(const chooser &c, int n, int token, bool failed
 
 static __global__ void __launch_bounds__(CHOOSE_THREADS) draw_choose(draw_job job)
 {
-    extern __shared__ __align__(16) unsigned char shared[];
     kernel_begins();
     kernel_waits();
     int n = blockIdx.x;
@@ -430,7 +429,7 @@ static __global__ void __launch_bounds__(CHOOSE_THREADS) draw_choose(draw_job jo
     c.o = job.a.order + n;
     c.tile = job.tile + (size_t)n * job.tiles;
     c.row = row_of(job, *c.o);
-    c.s = (choose_shared *)shared;
+    c.s = (choose_shared *)dynamic_shared<16>();
     c.top = state.top;
     c.temperature = c.o->params.temperature;
     c.limit = state.limit;

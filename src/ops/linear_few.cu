@@ -39,38 +39,6 @@ typedef struct {
     int accumulate, gated;
 } few_args;
 
-/* ---- Instructions -------------------------------------------------------------------------------------------- */
-
-/* 16 bytes into shared memory, or zeros. */
-static __device__ __forceinline__ void copy_16(void *to, const void *from, bool there)
-{
-    unsigned address = (unsigned)__cvta_generic_to_shared(to);
-    int bytes = there ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(address), "l"(from),
-                 "r"(bytes)
-                 : "memory");
-}
-
-static __device__ __forceinline__ void copies_commit(void)
-{
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-
-template <int PENDING> static __device__ __forceinline__ void copies_wait(void)
-{
-    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
-}
-
-/* sum[16 tokens, 8 rows] += inputs[16 tokens, 16 columns] * weights[8 rows, 16 columns]^T */
-static __device__ __forceinline__ void multiply(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2,
-                                                unsigned a3, unsigned b0, unsigned b1)
-{
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-        "{%0,%1,%2,%3};"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
-
 /* ---- Weights ------------------------------------------------------------------------------------------------- */
 
 /* Where a lane's next weights come from: its row of a tile, advanced step by step. */
@@ -102,6 +70,12 @@ static __device__ __forceinline__ const __nv_bfloat16 *lane_row(const few_args &
     return a.w[p] + (size_t)row * a.cols + warp * (LOADS * 32) + lane % 4 * 8;
 }
 
+/* 16 bytes into shared memory, or zeros. */
+static __device__ __forceinline__ void copy_16(void *to, const void *from, bool there)
+{
+    async_copy_l2_128(shared_address(to), from, there ? 16 : 0);
+}
+
 /* The cursor's step into a stage of the ring, and on to the next. */
 static __device__ __forceinline__ void fetch(const few_args &a, cursor *c, uint4 *stage, int steps)
 {
@@ -117,7 +91,7 @@ static __device__ __forceinline__ void fetch(const few_args &a, cursor *c, uint4
             if (++c->tile < c->last) c->row = lane_row(a, c->tile);
         }
     }
-    copies_commit();
+    async_copy_commit();
 }
 
 /* ---- Inputs -------------------------------------------------------------------------------------------------- */
@@ -132,7 +106,7 @@ static __device__ __forceinline__ uint2 narrow_4(float4 v)
 static __device__ __forceinline__ void fetch_norm(const few_args &a, float *norm)
 {
     for (int k = threadIdx.x * 4; a.norm && k < a.cols; k += THREADS * 4) copy_16(norm + k, a.norm + k, true);
-    copies_commit();
+    async_copy_commit();
 }
 
 /* x[t, :] = bf16(in * norm), zeros up to the padded width; squares[t][8]: sums of squares by warp of the token. `in`: at
@@ -244,9 +218,15 @@ static __device__ __forceinline__ void multiply_step(float (&sum)[LOADS][4], con
         if (has_token) in[i] = *(const uint4 *)(x + i * 32);
     }
 #pragma unroll
-    for (int i = 0; i < LOADS; i++) multiply(sum[i], in[i].x, 0, in[i].y, 0, w[i].x, w[i].y);
+    for (int i = 0; i < LOADS; i++) {
+        uint32_t x_low[4] = {in[i].x, 0, in[i].y, 0};
+        mma_16x8x16(sum[i], x_low, w[i].x, w[i].y, __nv_bfloat16());
+    }
 #pragma unroll
-    for (int i = 0; i < LOADS; i++) multiply(sum[i], in[i].z, 0, in[i].w, 0, w[i].z, w[i].w);
+    for (int i = 0; i < LOADS; i++) {
+        uint32_t x_high[4] = {in[i].z, 0, in[i].w, 0};
+        mma_16x8x16(sum[i], x_high, w[i].z, w[i].w, __nv_bfloat16());
+    }
 }
 
 /* The warp's sums of one tile into its place in the group's buffer: [tile, token, row]. */
@@ -259,13 +239,18 @@ static __device__ __forceinline__ void put_sums(float (&sum)[LOADS][4], float *t
     for (int i = 0; i < LOADS; i++) sum[i][0] = sum[i][1] = sum[i][2] = sum[i][3] = 0;
 }
 
+/* Sums of squares of a token by warp: read 16 bytes at a time. */
+template <int TOKENS> struct token_squares {
+    alignas(16) float of[TOKENS][8];
+};
+
 /* TOKENS: 1, 2 or 4, at least T. */
 template <int STAGES, int TOKENS>
 static __global__ void __maxnreg__(72) few(const __grid_constant__ few_args a)
 {
     enum { GROUP = THREADS / TILE_ROWS / TOKENS, SHARE = THREADS / TOKENS };
-    extern __shared__ __align__(128) unsigned char shared[];
-    __shared__ __align__(16) float squares[TOKENS][8];
+    unsigned char *shared = dynamic_shared<128>();
+    float(&squares)[TOKENS][8] = block_shared<token_squares<TOKENS>>().of;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, token = lane / 4;
     uint4 *const ring = (uint4 *)shared + warp * (LOADS * 32) + lane, *stage = ring;
     float *sums =
@@ -288,7 +273,7 @@ static __global__ void __maxnreg__(72) few(const __grid_constant__ few_args a)
     const int warp_cols = warp * (LOADS * 32);
     const __nv_bfloat16 *lane_x = x + token * a.pitch + warp_cols + lane % 4 * 8;
     float *const my_sums = sums + warp * a.group_sums + token * TILE_ROWS + lane % 4 * 2;
-    copies_wait<STAGES>();
+    async_copy_wait<STAGES>();
     __syncthreads();
 
     kernel_waits();
@@ -310,7 +295,7 @@ static __global__ void __maxnreg__(72) few(const __grid_constant__ few_args a)
         for (int tile = 0; tile < tiles; tile++, to += TOKENS * TILE_ROWS) {
 #pragma unroll 1
             for (int column = 0; column < a.cols; column += STEP_COLS) {
-                copies_wait<STAGES - 1>();
+                async_copy_wait<STAGES - 1>();
                 if (column + warp_cols < a.cols) multiply_step(sum, stage, lane_x + column, has_token);
                 fetch(a, &c, stage, steps);
                 stage += STAGE_BYTES / 16;

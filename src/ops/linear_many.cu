@@ -35,10 +35,14 @@ static __device__ __forceinline__ void load_8(float (&v)[8], const float *from, 
     for (int i = 0; i < 8; i++) v[i] = from[i];
 }
 
+typedef struct {
+    float of[ROUND_THREADS / 32];
+} warp_sums;
+
 /* 1 / sqrt(mean of squares + eps) of the block's row. */
 static __device__ __forceinline__ float norm_scale(const round_args &a, const float *x)
 {
-    __shared__ float partial[ROUND_THREADS / 32];
+    float(&partial)[ROUND_THREADS / 32] = block_shared<warp_sums>().of;
     float sum = 0;
     for (int k = threadIdx.x * 8; k < a.K; k += ROUND_THREADS * 8) {
         float v[8];

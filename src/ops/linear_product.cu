@@ -59,41 +59,6 @@ typedef tile_shape<64, 64, 32, 32, 1, 1, 64, 4> tile_middle;
 typedef tile_shape<128, 128, 64, 64, 1, 1, 64, 3> tile_large;
 typedef tile_shape<32, 32, 32, 32, 8, 4, 128, 6> tile_cluster; /* fewer rows still */
 
-/* 16 bytes, or zeros. */
-static __device__ __forceinline__ void copy_chunk(uint32_t to, const __nv_bfloat16 *from, bool there)
-{
-    int bytes = there ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes)
-                 : "memory");
-}
-
-static __device__ __forceinline__ void copies_end_group(void)
-{
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-
-template <int PENDING> static __device__ __forceinline__ void copies_wait(void)
-{
-    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
-}
-
-static __device__ __forceinline__ void load_matrices(uint32_t (&r)[4], uint32_t from)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(from)
-                 : "memory");
-}
-
-static __device__ __forceinline__ void multiply_add(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
-                                                    uint32_t b1)
-{
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 /* What a thread loads: its chunk of every PASS-th row. */
 typedef struct {
     const __nv_bfloat16 *x;    /* its chunk of its first row at k = 0 */
@@ -128,8 +93,8 @@ static __device__ __forceinline__ void load_inputs(const thread_loads &l, int st
     bool there = l.k + k < l.K;
 #pragma unroll
     for (int r = 0; r < S::BM; r += S::PASS)
-        copy_chunk(l.to + slot * S::STAGE_BYTES + r * S::ROW_BYTES, l.x + (size_t)r * l.K + k,
-                   there && r < l.x_rows);
+        async_copy_l2_128(l.to + slot * S::STAGE_BYTES + r * S::ROW_BYTES, l.x + (size_t)r * l.K + k,
+                          there && r < l.x_rows ? 16 : 0);
 }
 
 /* Row r of the tile is weight row r, or, when gated, in every WN rows the first half gate's and the second half up's
@@ -144,7 +109,8 @@ static __device__ __forceinline__ void load_weights(const thread_loads &l, int s
     for (int r = 0; r < S::BN; r += S::PASS) {
         const int half = r % S::WN / (S::WN / 2), number = r / S::WN * (S::WN / 2) + r % (S::WN / 2);
         int row = l.gated ? number : r;
-        copy_chunk(to + r * S::ROW_BYTES, l.w[half] + (size_t)row * l.K + k, there && row < l.w_rows);
+        async_copy_l2_128(to + r * S::ROW_BYTES, l.w[half] + (size_t)row * l.K + k,
+                          there && row < l.w_rows ? 16 : 0);
     }
 }
 
@@ -187,7 +153,8 @@ static __device__ __forceinline__ void multiply_stage(sums<S> &sum, uint32_t x_r
         for (int i = 0; i < S::WM / 16; i++)
 #pragma unroll
             for (int j = 0; j < S::WN / 8; j++)
-                multiply_add(sum.of[i][j], now.x[i], now.w[j / 2][j % 2 * 2], now.w[j / 2][j % 2 * 2 + 1]);
+                mma_16x8x16(sum.of[i][j], now.x[i], now.w[j / 2][j % 2 * 2], now.w[j / 2][j % 2 * 2 + 1],
+                            __nv_bfloat16());
     }
 }
 
@@ -260,29 +227,6 @@ static __device__ __forceinline__ void store_sums(const product_args &a, int par
     }
 }
 
-/* Every block of the cluster has arrived, and its writes to shared memory are seen. */
-static __device__ __forceinline__ void cluster_barrier(void)
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
-#endif
-}
-
-/* Two floats at this address of another block's shared memory. */
-static __device__ __forceinline__ float2 cluster_load(uint32_t from, int block)
-{
-    float2 v = {};
-#if __CUDA_ARCH__ >= 900
-    asm volatile("{\n.reg .u32 there;\nmapa.shared::cluster.u32 there, %2, %3;\n"
-                 "ld.shared::cluster.v2.f32 {%0, %1}, [there];\n}"
-                 : "=f"(v.x), "=f"(v.y)
-                 : "r"(from), "r"(block)
-                 : "memory");
-#endif
-    return v;
-}
-
 /* Sums of a split tile: all warps' go to the ring, as [SPLIT, WM / 8, WN / 8, 32 lanes] pairs, and each of the first
  * WM / 8 warps adds up those of 8 tokens. */
 template <class S>
@@ -349,11 +293,12 @@ static __device__ __forceinline__ void store_split_sums(const product_args &a, i
 
 /* Grid: tiles of tokens (fastest, so that blocks beside each other share weights in L2), tiles of weight rows, ranges
  * of k. The ring's weights are asked for before the wait: they depend on no kernel. */
-template <class S> static __device__ __forceinline__ void product_block(const product_args &a)
+template <class S>
+static __global__ void __launch_bounds__(S::THREADS, 2) product(const __grid_constant__ product_args a)
 {
-    extern __shared__ __align__(128) unsigned char ring[];
+    unsigned char *ring = dynamic_shared<128>();
     kernel_begins();
-    uint32_t shared = (uint32_t)__cvta_generic_to_shared(ring);
+    uint32_t shared = shared_address(ring);
     int warp = threadIdx.x / 32 % S::WARPS, split = threadIdx.x / 32 / S::WARPS, lane = threadIdx.x % 32;
     int tile = blockIdx.y, part = 0;
     int warp_m = warp / (S::BN / S::WN), warp_n = warp % (S::BN / S::WN);
@@ -369,20 +314,20 @@ template <class S> static __device__ __forceinline__ void product_block(const pr
 #pragma unroll
     for (int s = 0; s < S::STAGES - 1; s++) {
         if (begin + s < end) load_inputs<S>(l, begin + s, s);
-        copies_end_group();
+        async_copy_commit();
     }
     sums<S> sum = {};
     uint32_t x_rows = shared + (warp_m * S::WM + lane % 16) * S::ROW_BYTES;
     uint32_t w_rows = shared + (S::BM + warp_n * S::WN + lane % 8 + lane / 16 * 8) * S::ROW_BYTES;
     int slot = 0, next_slot = S::STAGES - 1;
     for (int step = begin; step < end; step++) {
-        copies_wait<S::STAGES - 2>();
+        async_copy_wait<S::STAGES - 2>();
         __syncthreads(); /* everybody's copies of this stage are there, and the last stage has been read */
         if (step + S::STAGES - 1 < end) {
             load_weights<S>(l, step + S::STAGES - 1, next_slot);
             load_inputs<S>(l, step + S::STAGES - 1, next_slot);
         }
-        copies_end_group(); /* empty groups keep the count */
+        async_copy_commit(); /* empty groups keep the count */
         multiply_stage<S>(sum, x_rows + slot * S::STAGE_BYTES, w_rows + slot * S::STAGE_BYTES, split, lane);
         slot = slot + 1 == S::STAGES ? 0 : slot + 1;
         next_slot = next_slot + 1 == S::STAGES ? 0 : next_slot + 1;
@@ -391,23 +336,6 @@ template <class S> static __device__ __forceinline__ void product_block(const pr
         store_split_sums<S>(a, part, m0, n0, split, lane, sum, ring, shared);
     else
         store_sums<S>(a, part, m0 + warp_m * S::WM, n0 + warp_n * (a.gated ? S::WN / 2 : S::WN), lane, sum);
-}
-
-template <class S>
-static __global__ void __launch_bounds__(S::THREADS, 2) product(const __grid_constant__ product_args a)
-{
-    product_block<S>(a);
-}
-
-/* Never launched below compute capability 9.0, where clusters do not exist. */
-template <class S>
-static __global__ void __launch_bounds__(S::THREADS, 2)
-#if !defined __CUDA_ARCH__ || __CUDA_ARCH__ >= 900
-    __cluster_dims__(1, 1, S::CLUSTER)
-#endif
-        product_of_cluster(const __grid_constant__ product_args a)
-{
-    product_block<S>(a);
 }
 
 template <class S> static int row_tiles(const product_args &a)
@@ -422,15 +350,14 @@ template <class S> static int blocks_of(const product_args &a)
     return row_tiles<S>(a) * ((a.T + S::BM - 1) / S::BM);
 }
 
-template <class S>
-static void launch_product(product_args a, void (*kernel)(product_args), const cuda_context *cuda)
+template <class S> static void launch_product(product_args a, const cuda_context *cuda)
 {
     int rows_per_tile = a.gated ? S::BN / 2 : S::BN;
     for (int p = 0; p + 1 < a.n_parts; p++)
         a.first_tile[p + 1] = a.first_tile[p] + (a.rows[p] + rows_per_tile - 1) / rows_per_tile;
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::SHARED);
+    cudaFuncSetAttribute(product<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::SHARED);
     dim3 grid((unsigned)((a.T + S::BM - 1) / S::BM), (unsigned)row_tiles<S>(a), S::CLUSTER);
-    launch(cuda, kernel, grid, S::THREADS, S::SHARED, a);
+    launch_clusters(cuda, product<S>, grid, dim3(1, 1, S::CLUSTER), S::THREADS, S::SHARED, a);
 }
 
 /* Sharing k pays while all blocks of all clusters run at once and each has two steps or more. */
@@ -439,9 +366,9 @@ static void launch_small(const product_args &a, const cuda_context *cuda)
     int blocks = blocks_of<tile_small>(a) * tile_cluster::CLUSTER;
     if (cuda->major >= 9 && blocks <= 2 * cuda->multiprocessors &&
         a.K >= 2 * tile_cluster::CLUSTER * tile_cluster::BK)
-        launch_product<tile_cluster>(a, product_of_cluster<tile_cluster>, cuda);
+        launch_product<tile_cluster>(a, cuda);
     else
-        launch_product<tile_small>(a, product<tile_small>, cuda);
+        launch_product<tile_small>(a, cuda);
 }
 
 /* The largest tile that still gives most multiprocessors a block: it reads least from L2. */
@@ -449,11 +376,11 @@ static void launch_best(const product_args &a, const cuda_context *cuda)
 {
     int enough = cuda->multiprocessors * 3 / 4;
     if (a.T <= tile_wide::BM && blocks_of<tile_wide>(a) >= 2 * cuda->multiprocessors)
-        launch_product<tile_wide>(a, product<tile_wide>, cuda);
+        launch_product<tile_wide>(a, cuda);
     else if (a.T > tile_middle::BM && blocks_of<tile_large>(a) >= enough)
-        launch_product<tile_large>(a, product<tile_large>, cuda);
+        launch_product<tile_large>(a, cuda);
     else if (a.T > tile_wide::BM && blocks_of<tile_middle>(a) >= enough)
-        launch_product<tile_middle>(a, product<tile_middle>, cuda);
+        launch_product<tile_middle>(a, cuda);
     else
         launch_small(a, cuda);
 }

@@ -2,12 +2,16 @@
  * token. Reads and writes 4*width bytes per group. */
 #include "ops/cuda.cuh"
 
+typedef struct {
+    float of[32];
+} warp_sums;
+
 /* blockDim.x threads share one group; blockDim.x is 32 or a multiple of it up to 1024. */
 static __global__ void rmsnorm(op_rmsnorm_args a)
 {
     kernel_begins();
     kernel_waits();
-    __shared__ float partial[32];
+    float(&partial)[32] = block_shared<warp_sums>().of;
     int t = blockIdx.x / a.groups, g = blockIdx.x % a.groups;
     const float *in = a.in + (size_t)t * a.in_stride + (size_t)g * a.width;
     float *out = a.out + (size_t)t * a.out_stride + (size_t)g * a.width;
