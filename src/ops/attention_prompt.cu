@@ -24,18 +24,6 @@ static const unsigned ALL = 0xffffffffu;
 /* The sums are rescaled only when the maximum grew by more than 2^RISE: weights up to 256 are no less exact. */
 static const float RISE = 8;
 
-/* Two floats rounded, `low` in the lower half. */
-static __device__ __forceinline__ unsigned narrow_pair(float low, float high, __nv_bfloat16)
-{
-    __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
-    return *(unsigned *)&v;
-}
-static __device__ __forceinline__ unsigned narrow_pair(float low, float high, __half)
-{
-    __half2 v = __floats2half2_rn(low, high);
-    return *(unsigned *)&v;
-}
-
 /* ---- What a block does --------------------------------------------------------------------------------------- */
 
 /* Row m of the tile is token m / heads and query head m % heads, counted from the tile's first ones. */

@@ -119,6 +119,23 @@ static __device__ __forceinline__ float warp_sum(float v)
     return v;
 }
 
+/* Two floats rounded, `low` in the lower half. */
+static __device__ __forceinline__ uint32_t narrow_pair(float low, float high, __nv_bfloat16)
+{
+    __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
+    return *(uint32_t *)&v;
+}
+static __device__ __forceinline__ uint32_t narrow_pair(float low, float high, __half)
+{
+    __half2 v = __floats2half2_rn(low, high);
+    return *(uint32_t *)&v;
+}
+
+static __device__ __forceinline__ float silu_times(float gate, float up)
+{
+    return gate / (1.0f + expf(-gate)) * up;
+}
+
 /* Element i of a row in a stored format, as float32. */
 static __device__ __forceinline__ float load_float(const void *row, dtype format, int64_t i)
 {

@@ -98,8 +98,7 @@ static __device__ __forceinline__ void fetch(const few_args &a, cursor *c, uint4
 
 static __device__ __forceinline__ uint2 narrow_4(float4 v)
 {
-    __nv_bfloat162 low = __floats2bfloat162_rn(v.x, v.y), high = __floats2bfloat162_rn(v.z, v.w);
-    return make_uint2(*(unsigned *)&low, *(unsigned *)&high);
+    return make_uint2(narrow_pair(v.x, v.y, __nv_bfloat16()), narrow_pair(v.z, v.w, __nv_bfloat16()));
 }
 
 /* The norm's weights into shared memory, before the wait: they come from memory, not from a kernel. */

@@ -180,11 +180,6 @@ static __device__ __forceinline__ void store_2(const product_args &a, float *out
     if (n + 1 < rows) out[n + 1] = a.accumulate ? out[n + 1] + v1 : v1;
 }
 
-static __device__ __forceinline__ float silu_times(float gate, float up)
-{
-    return gate / (1.0f + expf(-gate)) * up;
-}
-
 /* One token's sums of a thread: columns n + 8*j and the next. */
 template <class S>
 static __device__ __forceinline__ void store_token(const product_args &a, int part, int t, int n,

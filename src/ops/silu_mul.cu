@@ -7,8 +7,8 @@ static __global__ void silu_mul(op_silu_mul_args a)
     kernel_waits();
     int f = blockIdx.x * blockDim.x + threadIdx.x, t = blockIdx.y;
     if (f >= a.F) return;
-    float g = a.gate[(size_t)t * a.in_stride + f], u = a.up[(size_t)t * a.in_stride + f];
-    a.out[(size_t)t * a.out_stride + f] = g / (1.0f + expf(-g)) * u;
+    size_t at = (size_t)t * a.in_stride + f;
+    a.out[(size_t)t * a.out_stride + f] = silu_times(a.gate[at], a.up[at]);
 }
 
 extern "C" void op_silu_mul_cuda(const op_silu_mul_args *a, const cuda_context *cuda)
