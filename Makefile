@@ -4,6 +4,7 @@
 #   make test       install what is missing, build, run all tests
 #   make bench      measure models/demo; MODEL=..., BENCH_ARGS=...
 #   make asan       tests under AddressSanitizer and UndefinedBehaviorSanitizer
+#   make emulated   the CUDA backend's tests without a GPU, under AddressSanitizer: tests/emulator plays one
 #   make fuzz       replay the fuzz corpora; FUZZ_SECONDS=300 fuzzes each target that long
 #   make lint       warnings as errors, clang-format, layers, cppcheck
 #   make install    PREFIX=/usr/local, DESTDIR=
@@ -16,7 +17,7 @@ ARGS ?=
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: all deps build run test bench asan fuzz lint format install clean help
+.PHONY: all deps build run test bench asan emulated fuzz lint format install clean help
 
 all: build
 
@@ -49,6 +50,10 @@ asan: deps build/asan/build.ninja
 	@cmake --build --preset asan
 	@ctest --preset asan -j 2
 
+emulated: deps build/emulated/build.ninja
+	@cmake --build --preset emulated
+	@ctest --preset emulated -j 2
+
 fuzz: build/fuzz/build.ninja
 	@cmake --build --preset fuzz --target fuzzers
 	@tools/fuzz.sh build/fuzz $(FUZZ_SECONDS)
@@ -57,10 +62,10 @@ lint: build/lint/build.ninja
 	@tools/lint.sh
 
 format:
-	@find include src tests fuzz examples \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' \) -print0 | xargs -0 clang-format-14 -i
+	@find include src tests fuzz examples \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cpp' \) -print0 | xargs -0 clang-format-14 -i
 
 install: build
 	@DESTDIR=$(DESTDIR) cmake --install build/release --prefix $(PREFIX)
 
 clean:
-	@rm -rf build/release build/debug build/asan build/lint build/cpu build/fuzz build/configure-*.log
+	@rm -rf build/release build/debug build/asan build/emulated build/lint build/cpu build/fuzz build/configure-*.log

@@ -3,8 +3,13 @@
 #
 # NVLLM_HAVE_CUDA is set when it is compiled in. Architectures: all that we support, about two minutes; set
 # CMAKE_CUDA_ARCHITECTURES, or CUDAARCHS in the environment (CMake's own variable), to build fewer.
+#
+# NVLLM_CUDA=EMULATED compiles the same sources with the C++ compiler, for a GPU that tests/emulator plays: for tests only.
 set(NVLLM_HAVE_CUDA OFF)
-if(NOT NVLLM_CUDA STREQUAL OFF)
+if(NVLLM_CUDA STREQUAL EMULATED)
+  include(tests/emulator/emulator.cmake)
+  set(NVLLM_HAVE_CUDA ON)
+elseif(NOT NVLLM_CUDA STREQUAL OFF)
   include(CheckLanguage)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)

@@ -16,7 +16,7 @@ step()
 }
 formatted()
 {
-    find include src tests fuzz examples \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' \) -print0 | xargs -0 clang-format-14 --dry-run -Werror
+    find include src tests fuzz examples \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cpp' \) -print0 | xargs -0 clang-format-14 --dry-run -Werror
 }
 checked()
 {

@@ -24,6 +24,12 @@ static inline bool device_open(device *d)
     return false;
 }
 
+/* tests/emulator plays the GPU: large shapes would take minutes, and times say nothing. */
+static inline bool device_is_emulated(const device *d)
+{
+    return strncmp(d->backend->isa, "emulated", 8) == 0;
+}
+
 /* Scratch for ops of this shape; call once before the ops of a test. */
 static inline void device_reserve(device *d, const backend_shape *shape)
 {

@@ -1,0 +1,10 @@
+#ifndef NVLLM_EMULATOR_MATH_CONSTANTS_H
+#define NVLLM_EMULATOR_MATH_CONSTANTS_H
+
+#include <math.h>
+
+#define CUDART_INF_F INFINITY
+#define CUDART_NAN_F NAN
+#define CUDART_L2E_F 1.44269504f
+
+#endif

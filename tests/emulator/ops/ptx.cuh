@@ -1,0 +1,167 @@
+/* The functions of src/ops/ptx.cuh, played; see there for what they do. */
+#ifndef NVLLM_EMULATOR_PTX_CUH
+#define NVLLM_EMULATOR_PTX_CUH
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <time.h>
+
+static inline uint32_t shared_address(const void *memory)
+{
+    return emulator::address_of(memory);
+}
+
+/* A tag of its own per type. */
+template <class T> static inline T &block_shared(void)
+{
+    static const char tag = 0;
+    return *(T *)emulator::static_memory(&tag, sizeof(T));
+}
+
+template <int ALIGN> static inline unsigned char *dynamic_shared(void)
+{
+    return (unsigned char *)emulator::dynamic_memory(ALIGN);
+}
+
+static inline void async_copy(uint32_t to, const void *from, int bytes)
+{
+    emulator::copy_later(to, from, bytes);
+}
+static inline void async_copy_l2_128(uint32_t to, const void *from, int bytes)
+{
+    emulator::copy_later(to, from, bytes);
+}
+static inline void async_copy_commit(void)
+{
+    emulator::copies_end_group();
+}
+template <int PENDING> static inline void async_copy_wait(void)
+{
+    emulator::copies_arrive(PENDING);
+}
+static inline void async_copy_wait_all(void)
+{
+    emulator::copies_arrive(-1);
+}
+
+/* ---- Matrices of a warp -------------------------------------------------------------------------------------- */
+
+struct lane_matrices {
+    const uint16_t *row; /* row l % 8 of matrix l / 8, 8 elements */
+    uint32_t r[4];
+};
+
+/* Lane l gets, of each matrix, row l / 4 columns 2 * (l % 4) and the next; transposed: the same of the transpose. */
+template <bool TRANSPOSED> static inline void spread_matrices(void *const *lanes)
+{
+    for (int l = 0; l < 32; l++)
+        for (int m = 0; m < 4; m++) {
+            int i = l / 4, j = l % 4 * 2;
+            auto at = [&](int row, int column) {
+                return (uint32_t)((lane_matrices *)lanes[m * 8 + row])->row[column];
+            };
+            ((lane_matrices *)lanes[l])->r[m] =
+                TRANSPOSED ? at(j, i) | at(j + 1, i) << 16 : at(i, j) | at(i, j + 1) << 16;
+        }
+}
+
+template <bool TRANSPOSED> static inline void load_matrices_as(uint32_t (&r)[4], uint32_t from)
+{
+    lane_matrices mine = {(const uint16_t *)emulator::memory_at(from, 16), {}};
+    emulator::meet_warp(&mine, spread_matrices<TRANSPOSED>);
+    for (int m = 0; m < 4; m++) r[m] = mine.r[m];
+}
+
+static inline void load_matrices(uint32_t (&r)[4], uint32_t from)
+{
+    load_matrices_as<false>(r, from);
+}
+static inline void load_matrices_transposed(uint32_t (&r)[4], uint32_t from)
+{
+    load_matrices_as<true>(r, from);
+}
+
+struct lane_product {
+    float *d;          /* [4] */
+    const uint32_t *a; /* [4] */
+    uint32_t b[2];
+};
+
+static inline float low_half(uint32_t pair, __nv_bfloat16)
+{
+    return bf16_to_float((uint16_t)pair);
+}
+static inline float low_half(uint32_t pair, __half)
+{
+    return f16_to_float((uint16_t)pair);
+}
+
+/* d[16, 8] += a[16, 16] * b[16, 8], with the fragments of mma.m16n8k16. */
+template <class E> static inline void multiply_matrices(void *const *lanes)
+{
+    float a[16][16], b[16][8], d[16][8] = {};
+    for (int l = 0; l < 32; l++) {
+        const lane_product *p = (const lane_product *)lanes[l];
+        int i = l / 4, j = l % 4 * 2;
+        for (int half = 0; half < 2; half++) {
+            for (int q = 0; q < 4; q++)
+                a[i + q % 2 * 8][j + q / 2 * 8 + half] = low_half(p->a[q] >> 16 * half, E());
+            for (int q = 0; q < 2; q++) b[j + q * 8 + half][i] = low_half(p->b[q] >> 16 * half, E());
+        }
+    }
+    for (int i = 0; i < 16; i++)
+        for (int k = 0; k < 16; k++)
+            for (int j = 0; j < 8; j++) d[i][j] += a[i][k] * b[k][j];
+    for (int l = 0; l < 32; l++) {
+        const lane_product *p = (const lane_product *)lanes[l];
+        for (int q = 0; q < 4; q++) p->d[q] += d[l / 4 + q / 2 * 8][l % 4 * 2 + q % 2];
+    }
+}
+
+template <class E>
+static inline void mma_16x8x16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, E)
+{
+    lane_product mine = {d, a, {b0, b1}};
+    emulator::meet_warp(&mine, multiply_matrices<E>);
+}
+
+/* ---- The rest ------------------------------------------------------------------------------------------------ */
+
+static inline float exp2_approx(float x)
+{
+    return exp2f(x);
+}
+
+static inline uint4 load_once(const void *from, bool there)
+{
+    if (there && (uintptr_t)from % 16) abort();
+    return there ? *(const uint4 *)from : uint4{0, 0, 0, 0};
+}
+
+static inline unsigned increment_wrapping(unsigned *counter, unsigned most)
+{
+    unsigned before = *counter;
+    *counter = before >= most ? 0 : before + 1;
+    return before;
+}
+
+static inline void cluster_barrier(void)
+{
+    emulator::meet_cluster();
+}
+
+static inline float2 cluster_load(uint32_t from, int block)
+{
+    return *(const float2 *)emulator::memory_of_block(from, block, sizeof(float2));
+}
+
+static inline uint64_t global_timer(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+#endif

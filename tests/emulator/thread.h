@@ -1,0 +1,37 @@
+/* What one emulated CUDA thread can ask of the machine; the headers beside this one put CUDA's names on it. */
+#ifndef NVLLM_EMULATOR_THREAD_H
+#define NVLLM_EMULATOR_THREAD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace emulator
+{
+
+/* Does an instruction of a warp: lanes[l] is what lane l gave to meet_warp. */
+typedef void (*warp_function)(void *const *lanes);
+
+/* Waits for all 32 lanes, which must come with the same function; NULL: nothing is to be done. */
+void meet_warp(void *mine, warp_function together);
+void meet_block();
+void meet_cluster();
+
+void trigger_next();   /* the next kernel may begin */
+void wait_for_grids(); /* the kernels ahead have ended */
+
+void *dynamic_memory(size_t alignment);
+void *static_memory(const void *tag,
+                    size_t bytes); /* the block's variable of this tag, made when first asked for */
+
+/* Shared memory by 32-bit addresses; `bytes` are checked to lie in it, and to be aligned to their number. */
+uint32_t address_of(const void *memory);
+void *memory_at(uint32_t address, size_t bytes);
+void *memory_of_block(uint32_t address, int rank, size_t bytes); /* of another block of the cluster */
+
+void copy_later(uint32_t to, const void *from, int bytes);
+void copies_end_group();
+void copies_arrive(int groups_left); /* all but the last groups; < 0: all, ended or not */
+
+} // namespace emulator
+
+#endif
