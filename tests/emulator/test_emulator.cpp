@@ -1,0 +1,309 @@
+/* The emulator keeps CUDA's rules, and shows kernels that break them. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+
+extern "C" {
+#include <cmocka.h>
+}
+
+#include "ops/ptx.cuh"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+static cudaStream_t stream;
+
+template <class... P, class... A>
+static void launch(bool programmatic, unsigned cluster, void (*kernel)(P...), dim3 grid, unsigned threads,
+                   A... args)
+{
+    cudaLaunchAttribute with[2] = {};
+    with[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    with[0].val.programmaticStreamSerializationAllowed = programmatic;
+    with[1].id = cudaLaunchAttributeClusterDimension;
+    with[1].val.clusterDim = {cluster, 1, 1};
+    cudaLaunchConfig_t config = {grid, dim3(threads), 4096, stream, with, 2};
+    assert_int_equal(cudaLaunchKernelEx(&config, kernel, P(args)...), cudaSuccess);
+}
+
+/* n zeros on the card. */
+static float *array(int n)
+{
+    float *memory;
+    assert_int_equal(cudaMalloc(&memory, (size_t)n * sizeof(float)), cudaSuccess);
+    cudaMemsetAsync(memory, 0, (size_t)n * sizeof(float), stream);
+    return memory;
+}
+
+static void read(float *to, const float *from, int n)
+{
+    cudaMemcpyAsync(to, from, (size_t)n * sizeof(float), cudaMemcpyDeviceToHost, stream);
+    assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);
+}
+
+/* ---- Meeting ------------------------------------------------------------------------------------------------- */
+
+static void sums(float *out)
+{
+    float v = (float)(threadIdx.x % 32);
+    for (int lanes = 16; lanes > 0; lanes /= 2) v += __shfl_xor_sync(0xffffffffu, v, lanes);
+    out[threadIdx.x] = v + (float)__reduce_max_sync(0xffffffffu, threadIdx.x);
+}
+
+static void warps_exchange_values(void **)
+{
+    float *out = array(64), got[64];
+    launch(false, 1, sums, 1, 64, out);
+    read(got, out, 64);
+    for (int i = 0; i < 64; i++) assert_true(got[i] == 496 + i / 32 * 32 + 31);
+    cudaFree(out);
+}
+
+struct reversal {
+    float of[256];
+};
+
+static void reverse(float *out, bool with_barrier)
+{
+    reversal &shared = block_shared<reversal>();
+    shared.of[threadIdx.x] = (float)threadIdx.x;
+    if (with_barrier) __syncthreads();
+    out[threadIdx.x] = shared.of[255 - threadIdx.x];
+}
+
+static void missing_barrier_gives_values_that_nobody_wrote(void **)
+{
+    float *out = array(256), got[256];
+    int wrong = 0;
+    launch(false, 1, reverse, 1, 256, out, true);
+    read(got, out, 256);
+    for (int i = 0; i < 256; i++) assert_true(got[i] == (float)(255 - i));
+    launch(false, 1, reverse, 1, 256, out, false);
+    read(got, out, 256);
+    for (int i = 0; i < 256; i++) wrong += isnan(got[i]);
+    assert_true(wrong > 0);
+    cudaFree(out);
+}
+
+static void take_from_neighbour(float *out)
+{
+    float2 *shared = (float2 *)dynamic_shared<16>();
+    shared[threadIdx.x] = make_float2((float)blockIdx.x, (float)threadIdx.x);
+    cluster_barrier();
+    float2 v = cluster_load(shared_address(shared + threadIdx.x), (int)(blockIdx.x + 1) % 4);
+    cluster_barrier();
+    out[blockIdx.x * 32 + threadIdx.x] = v.x * 100 + v.y;
+}
+
+static void blocks_of_a_cluster_see_each_other(void **)
+{
+    float *out = array(256), got[256];
+    launch(false, 4, take_from_neighbour, 8, 32, out);
+    read(got, out, 256);
+    for (int i = 0; i < 256; i++) {
+        int block = i / 32, of = block / 4 * 4 + (block + 1) % 4;
+        assert_true(got[i] == (float)(of * 100 + i % 32));
+    }
+    cudaFree(out);
+}
+
+/* ---- Copies and matrices ------------------------------------------------------------------------------------- */
+
+static void copy_through(float *out, const float *in, bool wait)
+{
+    float *shared = (float *)dynamic_shared<16>();
+    async_copy(shared_address(shared + 4 * threadIdx.x), in + 4 * threadIdx.x, threadIdx.x == 3 ? 0 : 16);
+    async_copy_commit();
+    if (wait) async_copy_wait<0>();
+    for (int i = 0; i < 4; i++) out[4 * threadIdx.x + i] = shared[4 * threadIdx.x + i];
+}
+
+static void copies_arrive_when_they_are_waited_for(void **)
+{
+    float in[128], got[128], *from = array(128), *out = array(128);
+    for (int i = 0; i < 128; i++) in[i] = (float)i;
+    cudaMemcpyAsync(from, in, sizeof in, cudaMemcpyHostToDevice, stream);
+    launch(false, 1, copy_through, 1, 32, out, from, true);
+    read(got, out, 128);
+    for (int i = 0; i < 128; i++) assert_true(got[i] == (i / 4 == 3 ? 0 : (float)i));
+    launch(false, 1, copy_through, 1, 32, out, from, false);
+    read(got, out, 128);
+    for (int i = 0; i < 128; i++) assert_true(isnan(got[i]));
+    cudaFree(from);
+    cudaFree(out);
+}
+
+/* a: [16, 16], b: [16, 8] (row major) in bf16, through ldmatrix; small whole numbers, so everything is exact. */
+static void multiply(float *out)
+{
+    uint16_t *a = (uint16_t *)dynamic_shared<16>(), *b = a + 256;
+    int lane = (int)threadIdx.x;
+    for (int i = lane; i < 256; i += 32) a[i] = bf16_from_float((float)(i % 7 - i / 16));
+    for (int i = lane; i < 128; i += 32) b[i] = bf16_from_float((float)(i % 5 + i / 8));
+    __syncthreads();
+    uint32_t x[4], y[4];
+    float d[4] = {};
+    load_matrices(x, shared_address(a + lane % 16 * 16 + lane / 16 * 8));
+    load_matrices_transposed(y, shared_address(b + lane % 16 * 8)); /* its two 8 x 8 matrices, twice */
+    mma_16x8x16(d, x, y[0], y[1], __nv_bfloat16());
+    for (int q = 0; q < 4; q++) out[(lane / 4 + q / 2 * 8) * 8 + lane % 4 * 2 + q % 2] = d[q];
+}
+
+static void matrix_instructions_multiply(void **)
+{
+    float *out = array(128), got[128];
+    launch(false, 1, multiply, 1, 32, out);
+    read(got, out, 128);
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 8; j++) {
+            float sum = 0;
+            for (int k = 0; k < 16; k++) sum += (float)((i * 16 + k) % 7 - i) * (float)((k * 8 + j) % 5 + k);
+            assert_true(got[i * 8 + j] == sum);
+        }
+    cudaFree(out);
+}
+
+/* ---- Kernels after kernels ----------------------------------------------------------------------------------- */
+
+static void fill(float *out, float v)
+{
+    cudaTriggerProgrammaticLaunchCompletion();
+    cudaGridDependencySynchronize();
+    out[blockIdx.x * blockDim.x + threadIdx.x] = v;
+}
+
+static void copy(float *out, const float *in, bool early)
+{
+    int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    cudaTriggerProgrammaticLaunchCompletion();
+    float v = early ? in[i] : 0;
+    cudaGridDependencySynchronize();
+    out[i] = early ? v : in[i];
+}
+
+static void reads_before_the_wait_see_the_past(void **)
+{
+    float *middle = array(64), *out = array(64), got[64];
+    for (int early = 0; early < 2; early++) {
+        launch(true, 1, fill, 2, 32, middle, 1.0f + (float)early);
+        launch(true, 1, copy, 2, 32, out, middle, early != 0);
+        read(got, out, 64);
+        for (int i = 0; i < 64; i++) assert_true(got[i] == 1); /* not 2, the second time */
+    }
+    cudaFree(middle);
+    cudaFree(out);
+}
+
+static void recorded_kernels_run_when_they_are_replayed(void **)
+{
+    float *out = array(32), got[32];
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    size_t nodes = 0;
+    cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+    launch(true, 1, fill, 1, 32, out, 5.0f);
+    assert_int_equal(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+    cudaGraphGetNodes(graph, NULL, &nodes);
+    assert_int_equal(nodes, 1);
+    assert_int_equal(cudaGraphInstantiate(&exec, graph, 0), cudaSuccess);
+    cudaGraphDestroy(graph);
+    read(got, out, 32);
+    assert_true(got[7] == 0);
+    cudaGraphLaunch(exec, stream);
+    read(got, out, 32);
+    assert_true(got[7] == 5);
+    cudaGraphExecDestroy(exec);
+    cudaFree(out);
+}
+
+static void host_memory_is_read_as_late_as_it_may(void **)
+{
+    float *pinned, pageable = 1, *out = array(2), got[2];
+    assert_int_equal(cudaHostAlloc((void **)&pinned, sizeof *pinned, cudaHostAllocMapped), cudaSuccess);
+    *pinned = 1;
+    cudaMemcpyAsync(out, pinned, sizeof *out, cudaMemcpyHostToDevice, stream);
+    cudaMemcpyAsync(out + 1, &pageable, sizeof *out, cudaMemcpyHostToDevice, stream);
+    *pinned = pageable = 2;
+    read(got, out, 2);
+    assert_true(got[0] == 2 && got[1] == 1);
+    cudaFreeHost(pinned);
+    cudaFree(out);
+}
+
+/* ---- Broken rules end the process ---------------------------------------------------------------------------- */
+
+static void shuffle_of_some(float *out)
+{
+    if (threadIdx.x < 7) out[threadIdx.x] = __shfl_sync(0xffffffffu, 1.0f, 0);
+}
+
+static void barrier_of_some(float *out)
+{
+    out[threadIdx.x] = 0;
+    if (threadIdx.x < 32) __syncthreads();
+    if (threadIdx.x >= 32) cluster_barrier();
+}
+
+static void misaligned_copy(float *out)
+{
+    async_copy(shared_address(dynamic_shared<16>() + 8), out, 16);
+}
+
+static void no_wait(float *out)
+{
+    out[threadIdx.x] = 1;
+}
+
+/* What the process says when it ends by this kernel. */
+static void expect_end(void (*kernel)(float *), const char *says)
+{
+    char text[2000] = "";
+    int ends[2], status = 0;
+    assert_int_equal(pipe(ends), 0);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(ends[1], STDERR_FILENO);
+        signal(SIGABRT, SIG_DFL); /* cmocka's handler would go on with the next test */
+        float *out = array(64);
+        launch(true, 1, kernel, 1, 64, out);
+        cudaStreamSynchronize(stream);
+        _exit(0);
+    }
+    close(ends[1]);
+    size_t n = 0;
+    for (ssize_t got; n + 1 < sizeof text && (got = ::read(ends[0], text + n, sizeof text - 1 - n)) > 0;)
+        n += (size_t)got;
+    close(ends[0]);
+    waitpid(child, &status, 0);
+    if (!WIFSIGNALED(status) || !strstr(text, says)) fail_msg("status %d, and it says: %s", status, text);
+}
+
+static void broken_rules_end_the_process(void **)
+{
+    expect_end(shuffle_of_some, "7 of 32 lanes are at an instruction");
+    expect_end(barrier_of_some, "threads wait at a barrier that others do not reach");
+    expect_end(misaligned_copy, "16 bytes at 8 of shared variable 0 are misaligned");
+    expect_end(no_wait, "ended without waiting for the kernels before it");
+}
+
+int main()
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(warps_exchange_values),
+        cmocka_unit_test(missing_barrier_gives_values_that_nobody_wrote),
+        cmocka_unit_test(blocks_of_a_cluster_see_each_other),
+        cmocka_unit_test(copies_arrive_when_they_are_waited_for),
+        cmocka_unit_test(matrix_instructions_multiply),
+        cmocka_unit_test(reads_before_the_wait_see_the_past),
+        cmocka_unit_test(recorded_kernels_run_when_they_are_replayed),
+        cmocka_unit_test(host_memory_is_read_as_late_as_it_may),
+        cmocka_unit_test(broken_rules_end_the_process),
+    };
+    cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    cudaStreamDestroy(stream);
+    return failed;
+}
