@@ -54,7 +54,8 @@ typedef enum {
     NVLLM_ERR_LIMIT,       /* longer than the context, or past another stated limit */
     NVLLM_ERR_TEMPLATE,    /* the chat template raised an error */
     NVLLM_ERR_CANCELLED,
-    NVLLM_ERR_BUSY /* the queue is full: try again later */
+    NVLLM_ERR_BUSY,  /* the queue is full: try again later */
+    NVLLM_ERR_DEVICE /* the GPU failed while it worked; what is open on it can only be closed */
 } nvllm_status;
 
 typedef struct {
@@ -294,6 +295,7 @@ typedef struct {
     const char
         *passed_over; /* why the device "auto" is not the GPU, a clause; NULL: it is, or was not asked for */
     const char *unfused; /* what of the model the device's fused ops do not take, a clause; NULL: nothing */
+    const char *failure; /* the GPU failed: the sentence that all requests get; NULL: it works */
 } nvllm_stats;
 
 NVLLM_API nvllm_stats nvllm_engine_stats(nvllm_engine *engine);

@@ -10,8 +10,8 @@ const char *nvllm_version(void)
 
 const char *nvllm_status_name(nvllm_status status)
 {
-    static const char *const names[] = {"ok",     "usage", "io",       "format",    "unsupported",
-                                        "memory", "limit", "template", "cancelled", "busy"};
+    static const char *const names[] = {"ok",    "usage",    "io",        "format", "unsupported", "memory",
+                                        "limit", "template", "cancelled", "busy",   "device"};
     return (unsigned)status < sizeof names / sizeof *names ? names[status] : "unknown";
 }
 

@@ -469,6 +469,7 @@ nvllm_stats nvllm_engine_stats(nvllm_engine *e)
     pthread_mutex_lock(&e->lock);
     engine_counts c = e->counts;
     int32_t kernels = e->kernels;
+    const char *failure = e->failure.code ? e->failure.message : NULL; /* set once */
     pthread_mutex_unlock(&e->lock);
     return (nvllm_stats){.running = c.running,
                          .waiting = c.waiting,
@@ -488,6 +489,7 @@ nvllm_stats nvllm_engine_stats(nvllm_engine *e)
                          .threads = e->backend->threads,
                          .device_id = e->backend->id,
                          .unfused = *e->unfused ? e->unfused : NULL,
+                         .failure = failure,
                          .passed_over = *e->backend->passed_over ? e->backend->passed_over : NULL,
                          .device = e->backend->type->name,
                          .isa = e->backend->isa};

@@ -290,7 +290,7 @@ static nvllm_status cuda_wait(backend *b, const volatile int32_t *flag, int32_t 
         if (!st) st = check(self(b), cudaGetLastError(), "starting a kernel", err);
         if (st) return st;
         if (__atomic_load_n(flag, __ATOMIC_ACQUIRE) == value) return NVLLM_OK;
-        return error_set(err, NVLLM_ERR_UNSUPPORTED, "cuda: a step ended without its result");
+        return error_set(err, NVLLM_ERR_DEVICE, "cuda: a step ended without its result");
     }
 }
 

@@ -68,8 +68,8 @@ nvllm_status cuda_fault(cudaError_t rc, const char *what, const char *card, nvll
             what, (double)left / 1e9, (double)total / 1e9);
     }
     if (sentence) return error_set(err, NVLLM_ERR_UNSUPPORTED, *card ? "%s: %s" : "%s%s", card, sentence);
-    return error_set(err, NVLLM_ERR_UNSUPPORTED, "%s: error while %s: %s (%s)", of, what,
-                     cudaGetErrorString(rc), cudaGetErrorName(rc));
+    return error_set(err, NVLLM_ERR_DEVICE, "%s: error while %s: %s (%s)", of, what, cudaGetErrorString(rc),
+                     cudaGetErrorName(rc));
 }
 
 nvllm_status cuda_fault_card(const cudaDeviceProp *card, nvllm_error *err)

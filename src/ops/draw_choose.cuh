@@ -138,7 +138,7 @@ static __device__ void edit_window(const chooser &c, int w)
     int held = window_ids(c, w) / CHUNK;
     for (int i = threadIdx.x; i < MAX_CHUNKS; i += CHOOSE_THREADS) s->slot[i] = -1;
     __syncthreads();
-    if (threadIdx.x < held) s->slot[s->chunk[w * WINDOW + threadIdx.x]] = (int8_t)threadIdx.x;
+    if ((int)threadIdx.x < held) s->slot[s->chunk[w * WINDOW + threadIdx.x]] = (int8_t)threadIdx.x;
     __syncthreads();
     edit(s->x, *c.job, *c.o, [s](int id) {
         int slot = s->slot[id / CHUNK];

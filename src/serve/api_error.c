@@ -49,7 +49,8 @@ bool api_error_from(api_error *err, const nvllm_error *from, const char *param)
         code = "queue_full";
         break;
     case NVLLM_ERR_MEMORY:
-    case NVLLM_ERR_IO: status = 500; break;
+    case NVLLM_ERR_IO:
+    case NVLLM_ERR_DEVICE: status = 500; break;
     case NVLLM_ERR_LIMIT: code = "context_length_exceeded"; break;
     default: break;
     }

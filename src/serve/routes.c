@@ -5,10 +5,14 @@
 
 static enum MHD_Result answer_health(exchange *x)
 {
-    if (x->server->ready && !x->server->draining) return exchange_send(x, 200, "application/json", "{}", 2);
+    const server *s = x->server;
+    const char *failure = s->ready ? nvllm_engine_stats(s->model.engine).failure : NULL;
+    if (s->ready && !s->draining && !failure) return exchange_send(x, 200, "application/json", "{}", 2);
     api_error err;
-    api_error_set(&err, 503, NULL,
-                  x->server->ready ? "the server is shutting down" : "the model is being loaded");
+    api_error_set(&err, 503, NULL, "%s",
+                  !s->ready ? "the model is being loaded"
+                  : failure ? failure
+                            : "the server is shutting down");
     return exchange_send_error(x, &err);
 }
 
