@@ -18,6 +18,15 @@ static device gpu;
 static int failures;
 static uint64_t random_state = 1;
 
+/* A GPU that tests/emulator plays takes some thousand times as long: there products are smaller, of fewer tokens, and of
+ * a product of rows, columns, formats every third case is run, by the sum of the indices, so that each meets each. */
+enum { EMULATED_WEIGHTS = 150000, EMULATED_SMALL = 20000 };
+
+static bool is_left_out(size_t sum_of_indices)
+{
+    return device_is_emulated(&gpu) && sum_of_indices % 3 != 0;
+}
+
 typedef struct {
     int32_t cols, n_parts, rows[LINEAR_MAX_PARTS];
     dtype format[LINEAR_MAX_PARTS];
@@ -104,12 +113,22 @@ static void make_norm(setup *s, int32_t in_rows)
     s->on_gpu.row = p->by_row ? device_copy(&gpu, row, (size_t)s->tokens * sizeof *row) : NULL;
 }
 
-static void make_setup(setup *s, const product *p)
+static int64_t weights_of(const product *p)
 {
     int64_t size = 0;
-    *s = (setup){.p = *p};
     for (int i = 0; i < p->n_parts; i++) size += (int64_t)p->rows[i] * p->cols;
-    s->tokens = size <= 200000 ? MOST_TOKENS : size <= 1100000 ? 33 : 17;
+    return size;
+}
+
+static void make_setup(setup *s, const product *p)
+{
+    int64_t size = weights_of(p);
+    bool emulated = device_is_emulated(&gpu);
+    *s = (setup){.p = *p};
+    s->tokens = emulated ? (size <= EMULATED_SMALL ? 33 : 17)
+                         : (size <= 200000    ? MOST_TOKENS
+                            : size <= 1100000 ? 33
+                                              : 17);
     int32_t in_rows = s->tokens + (p->by_row ? 3 : 0), in_stride = p->cols + p->in_pad;
     int32_t column = p->gated ? 0 : EDGE;
     for (int i = 0; i < p->n_parts; i++) make_part(s, i, &column);
@@ -281,14 +300,16 @@ static void run(const setup *s, int32_t T, float *got)
 
 static double bound_of(const product *p, int part, int32_t T)
 {
-    if (p->norm) return 6e-3; /* the two roundings are as far apart as that; the nearer must be nearer */
-    if (p->format[part] == DTYPE_Q8_0) return 1e-4;
+    double most = device_is_emulated(&gpu) ? 3 : 1; /* over few tokens, one input's rounding is seen */
+    if (p->norm) return most * 6e-3; /* the two roundings are as far apart; the nearer must be nearer */
+    if (p->format[part] == DTYPE_Q8_0) return most * 1e-4;
     return T > FEW || p->cols > 4096 ? 1e-4 : 2e-5; /* long sums on tensor cores, which cut low bits off */
 }
 
 static void check_product(const product *p)
 {
     setup s;
+    if (device_is_emulated(&gpu) && weights_of(p) > EMULATED_WEIGHTS) return;
     make_setup(&s, p);
     expect(&s);
     for (size_t i = 0; i < sizeof token_counts / sizeof *token_counts && token_counts[i] <= s.tokens; i++) {
@@ -323,7 +344,7 @@ static void linear_bf16_of_every_shape_is_close_to_the_reference(void **state)
     int variant = 0;
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
         for (size_t c = 0; c < sizeof cols / sizeof *cols; c++) {
-            if ((int64_t)rows[r] * cols[c] > 4300000) continue;
+            if ((int64_t)rows[r] * cols[c] > 4300000 || is_left_out(r + c)) continue;
             variant++;
             check_product(&(product){.cols = cols[c],
                                      .n_parts = 1,
@@ -360,7 +381,8 @@ static void linear_of_every_format_is_close_to_the_reference(void **state)
     for (int format = 0; format < DTYPE_COUNT; format++)
         for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
             for (size_t c = 0; c < sizeof cols / sizeof *cols; c++, variant++) {
-                if (cols[c] % dtype_block((dtype)format) != 0) continue;
+                if (cols[c] % dtype_block((dtype)format) != 0 || is_left_out((size_t)format + r + c))
+                    continue;
                 check_product(&(product){.cols = cols[c],
                                          .n_parts = 1,
                                          .rows = {rows[r]},
@@ -420,7 +442,7 @@ static void norm_linear_of_every_shape_is_close_to_the_reference(void **state)
     int variant = 0;
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
         for (size_t c = 0; c < sizeof cols / sizeof *cols; c++) {
-            if ((int64_t)rows[r] * cols[c] > 2200000) continue;
+            if ((int64_t)rows[r] * cols[c] > 2200000 || is_left_out(r + c)) continue;
             variant++;
             check_product(&(product){.cols = cols[c],
                                      .n_parts = 1,

@@ -5,6 +5,14 @@
 
 static device gpu;
 
+/* The rest of a test is about time, which says nothing where tests/emulator plays the GPU. */
+static void skip_times_if_emulated(void)
+{
+    if (!device_is_emulated(&gpu)) return;
+    print_message("an emulated GPU: its times are left alone\n");
+    skip();
+}
+
 static void marks_of_the_gpu_measure_what_lies_between(void **state)
 {
     (void)state;
@@ -19,10 +27,12 @@ static void marks_of_the_gpu_measure_what_lies_between(void **state)
     assert_true(b->type->mark(b, 5000)); /* far beyond the first table */
     double nothing = b->type->between(b, 0, 1), copy = b->type->between(b, 1, 5000);
     print_message("marks: empty %.2f us, copy of 256 MiB %.0f us\n", nothing, copy);
-    assert_true(nothing >= 0 && nothing < 1000);
-    assert_true(copy > 500 && copy < 2e6); /* 0.13 to 500 GB/s */
     free(from);
     device_release(&gpu);
+    assert_true(nothing >= 0 && copy >= 0);
+    skip_times_if_emulated();
+    assert_true(nothing < 1000);
+    assert_true(copy > 500 && copy < 2e6); /* 0.13 to 500 GB/s */
 }
 
 static void pause_hides_what_the_host_takes(void **state)
@@ -37,23 +47,32 @@ static void pause_hides_what_the_host_takes(void **state)
     double pause = b->type->between(b, 0, 1), first = b->type->between(b, 1, 2),
            second = b->type->between(b, 2, 3);
     print_message("pause of 5000 us: %.0f us; marks after it cost %.2f and %.2f us\n", pause, first, second);
-    assert_true(pause > 4900 && pause < 50000);
-    assert_true(second >= 0 && second < 20);
+    assert_true(pause > 4900 && second >= 0);
+    skip_times_if_emulated();
+    assert_true(pause < 50000);
+    assert_true(second < 20);
 }
 
+/* What is measured takes an emulated GPU hours: there it gets too little memory for that. */
 static void limits_of_the_gpu_are_measured(void **state)
 {
     (void)state;
+    bool emulated = device_is_emulated(&gpu);
+    size_t left, total;
+    gpu.backend->type->memory(gpu.backend, &left, &total);
+    if (emulated) device_alloc(&gpu, left - ((size_t)200 << 20));
     backend_limits limits = backend_measure(gpu.backend);
     print_message("%s (%s): reads %.0f GB/s, bf16 products %.0f GFLOP/s\n", gpu.backend->isa, gpu.backend->id,
                   limits.read_bytes_per_s * 1e-9, limits.bf16_flops * 1e-9);
-    assert_true(limits.read_bytes_per_s > 50e9 && limits.read_bytes_per_s < 50e12);
-    assert_true(limits.bf16_flops > 5e12 && limits.bf16_flops < 20e15);
     assert_memory_equal(gpu.backend->id, "GPU-", 4);
     assert_int_equal(strlen(gpu.backend->id), 40);
     device_read(&gpu, &limits, device_copy(&gpu, &limits, sizeof limits),
                 sizeof limits); /* no error is left */
     device_release(&gpu);
+    if (emulated) assert_true(limits.read_bytes_per_s == 0 && limits.bf16_flops == 0);
+    skip_times_if_emulated();
+    assert_true(limits.read_bytes_per_s > 50e9 && limits.read_bytes_per_s < 50e12);
+    assert_true(limits.bf16_flops > 5e12 && limits.bf16_flops < 20e15);
 }
 
 int main(void)
