@@ -4,7 +4,8 @@
 #   make test       install what is missing, build, run all tests
 #   make bench      measure models/demo; MODEL=..., BENCH_ARGS=...
 #   make asan       tests under AddressSanitizer and UndefinedBehaviorSanitizer
-#   make emulated   the CUDA backend's tests without a GPU, under AddressSanitizer: tests/emulator plays one
+#   make emulated   the CUDA backend's tests without a GPU (tests/emulator plays one), under AddressSanitizer
+#   make races      the same, looking for races between the kernels' threads
 #   make fuzz       replay the fuzz corpora; FUZZ_SECONDS=300 fuzzes each target that long
 #   make lint       warnings as errors, clang-format, layers, cppcheck
 #   make install    PREFIX=/usr/local, DESTDIR=
@@ -17,7 +18,7 @@ ARGS ?=
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: all deps build run test bench asan emulated fuzz lint format install clean help
+.PHONY: all deps build run test bench asan emulated races fuzz lint format install clean help
 
 all: build
 
@@ -54,6 +55,10 @@ emulated: deps build/emulated/build.ninja
 	@cmake --build --preset emulated
 	@ctest --preset emulated -j 2
 
+races: deps build/races/build.ninja
+	@cmake --build --preset races
+	@ctest --preset races -j 2
+
 fuzz: build/fuzz/build.ninja
 	@cmake --build --preset fuzz --target fuzzers
 	@tools/fuzz.sh build/fuzz $(FUZZ_SECONDS)
@@ -68,4 +73,4 @@ install: build
 	@DESTDIR=$(DESTDIR) cmake --install build/release --prefix $(PREFIX)
 
 clean:
-	@rm -rf build/release build/debug build/asan build/emulated build/lint build/cpu build/fuzz build/configure-*.log
+	@rm -rf build/release build/debug build/asan build/emulated build/races build/lint build/cpu build/fuzz build/configure-*.log

@@ -197,7 +197,9 @@ static __global__ void __launch_bounds__(TILE_THREADS, 2) draw_scan(draw_job job
         before = atomicAdd(&job.arrived[n], 1u);
         __threadfence();
     }
-    if (__shfl_sync(0xffffffffu, before, 0) == gridDim.x - 1) decide(job, n);
+    if (__shfl_sync(0xffffffffu, before, 0) != gridDim.x - 1) return;
+    __syncwarp(); /* what thread 0 has acquired is seen by its warp */
+    decide(job, n);
 }
 
 /* ---- weigh --------------------------------------------------------------------------------------------------- */

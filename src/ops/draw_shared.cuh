@@ -245,7 +245,7 @@ static __device__ __forceinline__ void edit(float *x, const draw_job &job, const
         for (int i = threadIdx.x; i < o.n_banned; i += blockDim.x) {
             int token = job.a.banned[o.first_banned + i];
             int at = token >= 0 && token < job.a.V ? place(token) : -1;
-            if (at >= 0) x[at] = -CUDART_INF_F;
+            if (at >= 0) atomicExch(&x[at], -CUDART_INF_F); /* a token may be there twice */
         }
         __syncthreads();
     }

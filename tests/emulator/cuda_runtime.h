@@ -197,11 +197,22 @@ static inline bool __any_sync(unsigned mask, bool yes)
     return __ballot_sync(mask, yes) != 0;
 }
 
-/* One emulated thread runs at a time. */
+/* One emulated thread runs at a time, so this is one. */
 template <class T, class U> static inline T atomicAdd(T *p, U v)
 {
+    emulator::begin_atomic(p, sizeof *p);
     T before = *p;
     *p = (T)(before + v);
+    emulator::end_atomic();
+    return before;
+}
+
+template <class T, class U> static inline T atomicExch(T *p, U v)
+{
+    emulator::begin_atomic(p, sizeof *p);
+    T before = *p;
+    *p = (T)v;
+    emulator::end_atomic();
     return before;
 }
 

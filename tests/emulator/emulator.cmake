@@ -15,9 +15,12 @@ if(NOT CMAKE_BUILD_TYPE STREQUAL Debug)
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-O3>)
 endif()
 
+option(NVLLM_EMULATED_RACES "Find races of the kernels on the emulated GPU" OFF)
 set(emulator ${PROJECT_SOURCE_DIR}/tests/emulator)
-add_library(nvllm_emulator STATIC ${emulator}/machine.cpp ${emulator}/runtime.cpp ${emulator}/cublaslt.cpp)
+add_library(nvllm_emulator STATIC ${emulator}/machine.cpp ${emulator}/races.cpp
+  ${emulator}/runtime.cpp ${emulator}/cublaslt.cpp)
 target_include_directories(nvllm_emulator PRIVATE ${PROJECT_SOURCE_DIR}/src)
+target_compile_definitions(nvllm_emulator PRIVATE NVLLM_EMULATED_RACES=$<BOOL:${NVLLM_EMULATED_RACES}>)
 target_link_libraries(nvllm_emulator PUBLIC stdc++)
 add_library(CUDA::cudart_static ALIAS nvllm_emulator)
 
@@ -25,5 +28,6 @@ add_library(CUDA::cudart_static ALIAS nvllm_emulator)
 function(nvllm_emulate variable)
   list(FILTER ${variable} EXCLUDE REGEX "/cublaslt\\.cu$")
   set(${variable} ${${variable}} PARENT_SCOPE)
-  set_source_files_properties(${${variable}} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-x;c++")
+  set_source_files_properties(${${variable}} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS
+    "$<$<BOOL:${NVLLM_EMULATED_RACES}>:-fsanitize=thread>")
 endfunction()

@@ -1,5 +1,6 @@
 /* Threads as fibers, and where they meet; see machine.h. */
 #include "machine.h"
+#include "races.h"
 #include "thread.h"
 
 #include <algorithm>
@@ -43,7 +44,7 @@ dim3 blockDim, gridDim;
 namespace emulator
 {
 
-enum { LANES = 32, STACK_BYTES = 128 * 1024, STACK_MARK = 0x5afe, SHARED_SPAN = 1 << 20, ALIGNMENT = 1024 };
+enum { LANES = 32, STACK_BYTES = 128 * 1024, STACK_MARK = 0x5afe, SHARED_SPAN = 1 << 20, ALIGNMENT = 4096 };
 
 enum class state { ready, at_warp, at_block, at_cluster, at_grid, ended };
 
@@ -62,6 +63,7 @@ struct thread {
     warp_function together;
     void *mine;
     std::vector<pending_copy> copies;
+    accessor who;
 };
 
 /* 32 neighbours in a block. They run one after the other until each has stopped. */
@@ -69,6 +71,7 @@ struct warp {
     int first, n;
     int ready, at_instruction; /* how many are */
     int step;                  /* 1 or -1: the way to the lane that runs next */
+    uint64_t met;              /* when, last */
 };
 
 struct shared_variable {
@@ -83,6 +86,7 @@ struct block {
     std::vector<warp> warps;
     std::vector<shared_variable> shared; /* [0]: dynamic */
     int triggered, waited;
+    block_times times;
 };
 
 struct cluster {
@@ -123,8 +127,9 @@ static thread &self()
     return at_block->threads[(size_t)at_thread];
 }
 
-static void set_thread_index()
+static void set_thread()
 {
+    running = &self().who;
     threadIdx.x = (unsigned)at_thread % blockDim.x;
     threadIdx.y = (unsigned)at_thread / blockDim.x % blockDim.y;
     threadIdx.z = (unsigned)at_thread / (blockDim.x * blockDim.y);
@@ -137,7 +142,7 @@ static void choose_lane(const warp &w)
     do lane = (lane + w.step + w.n) % w.n;
     while (at_block->threads[(size_t)(w.first + lane)].now != state::ready);
     at_thread = w.first + lane;
-    set_thread_index();
+    set_thread();
 }
 
 /* All lanes are at one instruction, which is done now. */
@@ -151,7 +156,10 @@ static void do_instruction(warp &w)
         lanes[l] = t.mine;
         t.now = state::ready;
     }
-    if (together) together(lanes);
+    if (together)
+        together(lanes);
+    else
+        w.met = meeting_time();
     w.ready = LANES;
     w.at_instruction = 0;
     w.step = random_below(2) ? 1 : -1;
@@ -229,6 +237,7 @@ static bool run_warp(warp &w)
     at_thread = w.first;
     choose_lane(w);
     emulator_switch(&scheduler, self().stack_at);
+    running = NULL;
     if (w.at_instruction > 0)
         fail("%d of 32 lanes are at an instruction of the whole warp", w.at_instruction);
     return true;
@@ -278,12 +287,16 @@ static bool open_barriers(cluster &c)
     for (block &b : c.blocks) {
         if (all_in(b, state::at_block)) {
             wake(b, state::at_block);
+            b.times.met = meeting_time();
             opened = true;
         }
         all = all && all_in(b, state::at_cluster);
     }
     if (all)
-        for (block &b : c.blocks) wake(b, state::at_cluster);
+        for (block &b : c.blocks) {
+            wake(b, state::at_cluster);
+            b.times.met = b.times.cluster_met = meeting_time();
+        }
     return opened || all;
 }
 
@@ -327,23 +340,31 @@ static shared_variable make_variable(const void *tag, size_t bytes)
     shared_variable v = {tag, NULL, bytes};
     if (posix_memalign(&v.memory, ALIGNMENT, bytes ? bytes : 1)) fail("out of memory for shared memory");
     memset(v.memory, 0xff, bytes);
+    watch(v.memory, bytes);
     return v;
 }
 
 static void free_shared(block &b)
 {
-    for (shared_variable &v : b.shared) free(v.memory);
+    for (shared_variable &v : b.shared) {
+        forget(v.memory, v.bytes);
+        free(v.memory);
+    }
     b.shared.clear();
 }
 
-running_grid::running_grid(const kernel_launch &of) : launch(of)
+running_grid::running_grid(const kernel_launch &of, uint32_t number, uint32_t first_of_chain)
+    : launch(of), number(number), first_of_chain(first_of_chain)
 {
     order.resize(count(launch.grid) / count(launch.cluster));
     for (size_t i = 0; i < order.size(); i++) order[i] = (unsigned)i;
     for (size_t i = order.size(); i > 1; i--) std::swap(order[i - 1], order[random_below((unsigned)i)]);
 }
 
-running_grid::~running_grid() = default;
+running_grid::~running_grid()
+{
+    grid_ended(number);
+}
 
 std::unique_ptr<cluster> running_grid::make_next()
 {
@@ -351,6 +372,7 @@ std::unique_ptr<cluster> running_grid::make_next()
     dim3 clusters(launch.grid.x / size.x, launch.grid.y / size.y, launch.grid.z / size.z);
     uint3 at = position(order.back(), clusters);
     std::unique_ptr<cluster> c(new cluster);
+    uint32_t first = order.back() * count(size);
     order.pop_back();
     c->of = &launch;
     c->blocks.resize(count(size));
@@ -360,10 +382,13 @@ std::unique_ptr<cluster> running_grid::make_next()
         b.index = {at.x * size.x + in.x, at.y * size.y + in.y, at.z * size.z + in.z};
         b.threads.resize(count(launch.block));
         for (thread &t : b.threads) prepare(t);
-        for (int first = 0; first < (int)b.threads.size(); first += LANES) {
-            int n = std::min<int>(LANES, (int)b.threads.size() - first);
-            b.warps.push_back(warp{first, n, n, 0, 1});
+        for (int lane = 0; lane < (int)b.threads.size(); lane += LANES) {
+            int n = std::min<int>(LANES, (int)b.threads.size() - lane);
+            b.warps.push_back(warp{lane, n, n, 0, 1, 0});
         }
+        for (size_t t = 0; t < b.threads.size(); t++)
+            b.threads[t].who = {number, first_of_chain,          first + i, (uint32_t)t, count(size),
+                                0,      &b.warps[t / LANES].met, &b.times};
         b.shared.push_back(make_variable(NULL, launch.dynamic_shared));
     }
     return c;
@@ -436,6 +461,8 @@ void wait_for_grids()
     if (!at_cluster->of->programmatic) return;
     at_block->waited++;
     stop(state::at_grid);
+    self().who.waited = meeting_time();
+    if (at_block->times.waited == 0) at_block->times.waited = self().who.waited;
 }
 
 void *dynamic_memory(size_t alignment)
@@ -492,6 +519,8 @@ void copy_later(uint32_t to, const void *from, int bytes)
         if (bytes) memcpy(c.data, from, 16);
         c.from = NULL;
     }
+    note_access(c.to, 16, true); /* it may arrive at any time from now on */
+    if (bytes) note_access(from, 16, false);
     memset(c.to, 0xff, 16);
     self().copies.push_back(c);
 }
@@ -511,7 +540,9 @@ static void finish_copies(thread &t, size_t keep_groups)
         if (t.copies[end - 1].committed_last && groups++ == keep_groups) break;
     for (size_t i = 0; i < end; i++) {
         pending_copy &c = t.copies[i];
-        if (c.to) memcpy(c.to, c.from ? c.from : c.data, 16);
+        if (!c.to) continue;
+        note_access(c.to, 16, true);
+        memcpy(c.to, c.from ? c.from : c.data, 16);
     }
     t.copies.erase(t.copies.begin(), t.copies.begin() + (long)end);
 }
@@ -520,6 +551,16 @@ void copies_arrive(int groups_left)
 {
     if (groups_left < 0) copies_end_group();
     finish_copies(self(), groups_left < 0 ? 0 : (size_t)groups_left);
+}
+
+void begin_atomic(const void *at, size_t bytes)
+{
+    atomic_begins(at, bytes, &at_block->times);
+}
+
+void end_atomic()
+{
+    atomic_ends();
 }
 
 } // namespace emulator

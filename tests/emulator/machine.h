@@ -11,7 +11,9 @@
  * A broken rule (lanes that diverge at a shuffle, a barrier that is not reached, misaligned copies, a block that never
  * waits for the kernels before it) ends the process with the kernel's name, block and thread.
  *
- * Not played: time, caches, registers, and races inside of one warp's step. One thread at a time uses all this: the
+ * Races are found where the kernels are compiled for it (races.h).
+ *
+ * Not played: time, caches, registers. One thread at a time uses all this: the
  * runtime's functions (runtime.cpp) hold a lock. */
 #ifndef NVLLM_EMULATOR_MACHINE_H
 #define NVLLM_EMULATOR_MACHINE_H
@@ -40,7 +42,8 @@ struct cluster;
 class running_grid
 {
   public:
-    explicit running_grid(const kernel_launch &launch);
+    /* Grids have rising numbers; those before first_of_chain have ended. */
+    running_grid(const kernel_launch &launch, uint32_t number, uint32_t first_of_chain);
     ~running_grid();
 
     /* Begins up to n further clusters, which stop where they wait for the kernels ahead. */
@@ -52,6 +55,7 @@ class running_grid
 
   private:
     const kernel_launch launch;
+    const uint32_t number, first_of_chain;
     std::vector<unsigned> order; /* of clusters that have not begun; the last is next */
     std::deque<std::unique_ptr<cluster>> begun;
     bool all_triggered = true; /* by blocks that have ended */

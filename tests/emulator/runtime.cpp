@@ -4,6 +4,7 @@
  * The variable NVLLM_EMULATOR sets the card, as "major=8,memory=64,fail=100": compute capability (9), multiprocessors
  * (4), MiB of memory (1024), and the number of the first launch that fails as one with a bad address does (none). */
 #include "machine.h"
+#include "races.h"
 
 #include <algorithm>
 #include <map>
@@ -40,6 +41,8 @@ struct emulated_graph {
 struct emulated_stream {
     std::deque<entry> queue;
     emulated_graph *capture; /* NULL: nothing is being recorded */
+    uint32_t first_of_chain; /* grids since then may have overlapped */
+    bool chained;            /* what was done last was a grid */
 };
 
 struct emulated_event {
@@ -104,6 +107,15 @@ static const card_settings &settings()
 
 /* ---- Doing what a stream holds ------------------------------------------------------------------------------- */
 
+static void make_grid(emulated_stream &s, entry &e)
+{
+    static uint32_t grids;
+    ++grids;
+    if (!s.chained || !e.node.launch->programmatic) s.first_of_chain = grids;
+    s.chained = true;
+    e.grid.reset(new running_grid(*e.node.launch, grids, s.first_of_chain));
+}
+
 static void begin_followers(emulated_stream &s)
 {
     for (size_t i = 1; i <= FOLLOWERS && i < s.queue.size(); i++) {
@@ -111,7 +123,7 @@ static void begin_followers(emulated_stream &s)
         if (!next.node.launch || !next.node.launch->programmatic || !s.queue[i - 1].grid->next_may_begin())
             return;
         if (next.grid) continue;
-        next.grid.reset(new running_grid(*next.node.launch));
+        make_grid(s, next);
         next.grid->begin(AHEAD);
     }
 }
@@ -121,13 +133,14 @@ static void do_first(emulated_stream &s)
     entry &first = s.queue.front();
     if (first.node.launch && !broken) {
         if (settings().fail && ++launches >= settings().fail) broken = cudaErrorIllegalAddress;
-        if (!first.grid) first.grid.reset(new running_grid(*first.node.launch));
+        if (!first.grid) make_grid(s, first);
         first.grid->run_until_left(AHEAD);
         first.grid->begin(AHEAD);
         begin_followers(s);
         first.grid->run_until_left(0);
     } else if (first.node.action) {
         first.node.action();
+        s.chained = false;
     }
     s.queue.pop_front();
 }
@@ -211,7 +224,7 @@ const char *cudaGetErrorString(cudaError_t error)
 /* With what nobody should read in it. */
 static cudaError_t take(std::map<char *, size_t> &from, void **memory, size_t bytes)
 {
-    if (posix_memalign(memory, 256, bytes ? bytes : 1)) return cudaErrorMemoryAllocation;
+    if (posix_memalign(memory, emulator::PAGE, bytes ? bytes : 1)) return cudaErrorMemoryAllocation;
     memset(*memory, 0xff, bytes);
     from[(char *)*memory] = bytes;
     return cudaSuccess;
@@ -235,7 +248,10 @@ cudaError_t emulated_malloc(void **memory, size_t bytes)
     locked hold(lock);
     if (bytes > bytes_of_card() - memory_taken) return leave(cudaErrorMemoryAllocation);
     cudaError_t rc = take(memory_of_card, memory, bytes);
-    if (!rc) memory_taken += bytes;
+    if (!rc) {
+        memory_taken += bytes;
+        emulator::watch(*memory, bytes);
+    }
     return leave(rc);
 }
 
@@ -247,6 +263,7 @@ cudaError_t cudaFree(void *memory)
     auto at = memory_of_card.find((char *)memory);
     if (at == memory_of_card.end()) fail("cudaFree of %p, which cudaMalloc did not give", memory);
     memory_taken -= at->second;
+    emulator::forget(memory, at->second);
     memory_of_card.erase(at);
     free(memory);
     return leave(cudaSuccess);

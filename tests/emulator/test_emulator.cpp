@@ -14,6 +14,7 @@ extern "C" {
 #include <unistd.h>
 
 static cudaStream_t stream;
+static const bool races = TEST_RACES; /* are found, which ends the process before values show them */
 
 template <class... P, class... A>
 static void launch(bool programmatic, unsigned cluster, void (*kernel)(P...), dim3 grid, unsigned threads,
@@ -80,10 +81,10 @@ static void missing_barrier_gives_values_that_nobody_wrote(void **)
     launch(false, 1, reverse, 1, 256, out, true);
     read(got, out, 256);
     for (int i = 0; i < 256; i++) assert_true(got[i] == (float)(255 - i));
-    launch(false, 1, reverse, 1, 256, out, false);
+    if (!races) launch(false, 1, reverse, 1, 256, out, false);
     read(got, out, 256);
     for (int i = 0; i < 256; i++) wrong += isnan(got[i]);
-    assert_true(wrong > 0);
+    assert_true(races || wrong > 0);
     cudaFree(out);
 }
 
@@ -186,7 +187,7 @@ static void copy(float *out, const float *in, bool early)
 static void reads_before_the_wait_see_the_past(void **)
 {
     float *middle = array(64), *out = array(64), got[64];
-    for (int early = 0; early < 2; early++) {
+    for (int early = 0; early < (races ? 1 : 2); early++) {
         launch(true, 1, fill, 2, 32, middle, 1.0f + (float)early);
         launch(true, 1, copy, 2, 32, out, middle, early != 0);
         read(got, out, 64);
@@ -256,8 +257,8 @@ static void no_wait(float *out)
     out[threadIdx.x] = 1;
 }
 
-/* What the process says when it ends by this kernel. */
-static void expect_end(void (*kernel)(float *), const char *says)
+/* What the process says when this work ends it. */
+static void expect_end(const std::function<void()> &work, const char *says)
 {
     char text[2000] = "";
     int ends[2], status = 0;
@@ -267,8 +268,7 @@ static void expect_end(void (*kernel)(float *), const char *says)
     if (child == 0) {
         dup2(ends[1], STDERR_FILENO);
         signal(SIGABRT, SIG_DFL); /* cmocka's handler would go on with the next test */
-        float *out = array(64);
-        launch(true, 1, kernel, 1, 64, out);
+        work();
         cudaStreamSynchronize(stream);
         _exit(0);
     }
@@ -278,15 +278,124 @@ static void expect_end(void (*kernel)(float *), const char *says)
         n += (size_t)got;
     close(ends[0]);
     waitpid(child, &status, 0);
-    if (!WIFSIGNALED(status) || !strstr(text, says)) fail_msg("status %d, and it says: %s", status, text);
+    if (!WIFSIGNALED(status) || !strstr(text, says))
+        fail_msg("status %d and no \"%s\", it says: %s", status, says, text);
+}
+
+static void broken_rule_in(void (*kernel)(float *), const char *says)
+{
+    expect_end([=] { launch(true, 1, kernel, 1, 64, array(64)); }, says);
 }
 
 static void broken_rules_end_the_process(void **)
 {
-    expect_end(shuffle_of_some, "7 of 32 lanes are at an instruction");
-    expect_end(barrier_of_some, "threads wait at a barrier that others do not reach");
-    expect_end(misaligned_copy, "16 bytes at 8 of shared variable 0 are misaligned");
-    expect_end(no_wait, "ended without waiting for the kernels before it");
+    broken_rule_in(shuffle_of_some, "7 of 32 lanes are at an instruction");
+    broken_rule_in(barrier_of_some, "threads wait at a barrier that others do not reach");
+    broken_rule_in(misaligned_copy, "16 bytes at 8 of shared variable 0 are misaligned");
+    broken_rule_in(no_wait, "ended without waiting for the kernels before it");
+}
+
+/* ---- Races --------------------------------------------------------------------------------------------------- */
+
+static void no_barrier(float *out)
+{
+    reversal &shared = block_shared<reversal>();
+    shared.of[threadIdx.x] = 0;
+    out[threadIdx.x] = shared.of[63 - threadIdx.x];
+}
+
+/* Lanes of one warp, without and with __syncwarp. */
+static void neighbours(float *out, bool with_sync)
+{
+    float *shared = (float *)dynamic_shared<16>();
+    shared[threadIdx.x] = 1;
+    if (with_sync) __syncwarp();
+    out[threadIdx.x] = shared[threadIdx.x ^ 1];
+}
+
+static void unsynced_neighbours(float *out)
+{
+    cudaGridDependencySynchronize();
+    neighbours(out, false);
+}
+
+static void read_then_overwritten(float *out)
+{
+    reversal &shared = block_shared<reversal>();
+    shared.of[threadIdx.x] = 0;
+    __syncthreads();
+    out[threadIdx.x] = shared.of[63 - threadIdx.x];
+    shared.of[threadIdx.x] = 1;
+}
+
+static void blocks_write_the_same(float *out)
+{
+    out[threadIdx.x] = (float)blockIdx.x;
+}
+
+/* The last block adds up what all have left, with or without barriers around the counter. */
+static void last_adds(float *out, unsigned *counter, bool with_barriers)
+{
+    struct flag {
+        bool last;
+    };
+    flag &shared = block_shared<flag>();
+    out[blockIdx.x * 64 + threadIdx.x] = 1;
+    if (with_barriers) __syncthreads();
+    if (threadIdx.x == 0) shared.last = increment_wrapping(counter, gridDim.x - 1) == gridDim.x - 1;
+    __syncthreads();
+    if (!shared.last || threadIdx.x != 0) return;
+    float sum = 0;
+    for (unsigned i = 0; i < gridDim.x * 64; i++) sum += out[i];
+    out[0] = sum;
+}
+
+static void early_copy(float *out)
+{
+    copy(out, out + 64, true);
+}
+
+static void ordered_accesses_are_no_races(void **)
+{
+    float *out = array(256), got[256], *counter = array(1);
+    launch(false, 1, neighbours, 1, 32, out, true);
+    launch(false, 1, last_adds, 4, 64, out, (unsigned *)counter, true);
+    read(got, out, 256);
+    assert_true(got[0] == 256);
+    cudaFree(out);
+    cudaFree(counter);
+}
+
+static void race_in(void (*kernel)(float *), int blocks, const char *says)
+{
+    expect_end(
+        [=] {
+            float *out = array(128);
+            launch(false, 1, kernel, (unsigned)blocks, 64, out);
+        },
+        says);
+}
+
+static void races_end_the_process(void **)
+{
+    if (!races) skip();
+    race_in(no_barrier, 1, "of this kernel has ");
+    race_in(unsynced_neighbours, 1, "of this kernel has ");
+    race_in(read_then_overwritten, 1, "of this kernel has ");
+    race_in(blocks_write_the_same, 2, "race: writes");
+    expect_end(
+        [] {
+            float *out = array(256), *counter = array(1);
+            launch(false, 1, last_adds, 4, 64, out, (unsigned *)counter, false);
+        },
+        "race: reads");
+    expect_end(
+        [] {
+            float *out = array(128);
+            launch(true, 1, fill, 2, 64, out, 1.0f);
+            launch(true, 1, early_copy, 1, 64, out);
+        },
+        "of a kernel 1 launches later has read");
 }
 
 int main()
@@ -301,6 +410,8 @@ int main()
         cmocka_unit_test(recorded_kernels_run_when_they_are_replayed),
         cmocka_unit_test(host_memory_is_read_as_late_as_it_may),
         cmocka_unit_test(broken_rules_end_the_process),
+        cmocka_unit_test(ordered_accesses_are_no_races),
+        cmocka_unit_test(races_end_the_process),
     };
     cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -32,6 +32,10 @@ void copy_later(uint32_t to, const void *from, int bytes);
 void copies_end_group();
 void copies_arrive(int groups_left); /* all but the last groups; < 0: all, ended or not */
 
+/* Around an atomic operation on `bytes` at `at`. */
+void begin_atomic(const void *at, size_t bytes);
+void end_atomic();
+
 } // namespace emulator
 
 #endif

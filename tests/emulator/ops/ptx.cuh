@@ -142,8 +142,10 @@ static inline uint4 load_once(const void *from, bool there)
 
 static inline unsigned increment_wrapping(unsigned *counter, unsigned most)
 {
+    emulator::begin_atomic(counter, sizeof *counter);
     unsigned before = *counter;
     *counter = before >= most ? 0 : before + 1;
+    emulator::end_atomic();
     return before;
 }
 
