@@ -21,13 +21,23 @@ typedef struct {
 /* NULL: reference and CPU; otherwise that device alone. */
 static const char *only_device;
 
-static int targets(target *out)
+/* That device is a GPU that tests/emulator plays, and slow: prompts and answers are shorter there, and most families only
+ * go with fused ops and in one size of steps; every eighth (of bf16, float32, Q8_0) goes all ways. */
+static bool emulated;
+
+static bool goes_all_ways(int number)
+{
+    return !emulated || number % 8 == 1;
+}
+
+/* For the family of this number. */
+static int targets(target *out, int number)
 {
     static const char *const isas[] = {"scalar", "avx2", "avx512"};
     int n = 0;
     if (only_device) {
         out[n++] = (target){only_device, "fused", false};
-        out[n++] = (target){only_device, "single", true};
+        if (goes_all_ways(number)) out[n++] = (target){only_device, "single", true};
         return n;
     }
     out[n++] = (target){"reference", "fused", false};
@@ -128,6 +138,7 @@ static void check_logits(const family_case *c, const target *t)
 {
     family_model f;
     family_open(&f, c);
+    if (emulated && f.n_prompt > 40) f.n_prompt = 40; /* still longer than the windows */
     backend *b = open_backend(t);
     int32_t pages = (f.n_prompt + S - 1) / S;
     runner *r = open_runner(&f, b, pages, t->no_fusion);
@@ -153,10 +164,10 @@ static void families_logits_of_every_position_equal_the_reference(void **state)
     (void)state;
     static family_case cases[FAMILY_MAX];
     target t[8];
-    int n = family_cases(cases), n_targets = targets(t);
+    int n = family_cases(cases);
     assert_true(n >= 29);
     for (int i = 0; i < n; i++)
-        for (int j = 0; j < n_targets; j++) check_logits(&cases[i], &t[j]);
+        for (int j = 0, n_targets = targets(t, i); j < n_targets; j++) check_logits(&cases[i], &t[j]);
 }
 
 /* Identical tokens, or a first difference where the reference itself was nearly undecided. */
@@ -166,6 +177,7 @@ static void check_greedy(const family_case *c, const target *t, int32_t step_tok
     nvllm_error err = {0};
     family_open(&f, c);
     backend *b = open_backend(t);
+    int32_t n_greedy = emulated ? 3 : f.n_greedy;
     engine *e;
     engine_options o = {.context = 96,
                         .max_sequences = 2,
@@ -176,7 +188,7 @@ static void check_greedy(const family_case *c, const target *t, int32_t step_tok
     if (engine_open(&e, f.model, b, &o, &err)) fail_msg("%s: %s", c->name, err.message);
     sequence_request q = {.prompt = f.prompt,
                           .n_prompt = 16,
-                          .max_tokens = f.n_greedy,
+                          .max_tokens = n_greedy,
                           .top_logprobs = -1,
                           .sampling = {.top_p = 1, .repetition_penalty = 1}};
     assert_int_equal(engine_add(e, &q, 1, &err), NVLLM_OK);
@@ -196,7 +208,7 @@ static void check_greedy(const family_case *c, const target *t, int32_t step_tok
             made++;
         }
     }
-    assert_true(differs || made == f.n_greedy);
+    assert_true(differs || made == n_greedy);
     engine_close(e);
     backend_close(b);
     family_close(&f);
@@ -207,11 +219,12 @@ static void families_greedy_tokens_equal_the_reference(void **state)
     (void)state;
     static family_case cases[FAMILY_MAX];
     target t[8];
-    int n = family_cases(cases), n_targets = targets(t);
+    int n = family_cases(cases);
     for (int i = 0; i < n; i++)
-        for (int j = 0; j < n_targets; j++) {
-            check_greedy(&cases[i], &t[j], 32); /* the prompt whole, in chunks, token by token */
-            check_greedy(&cases[i], &t[j], 7);
+        for (int j = 0, n_targets = targets(t, i); j < n_targets; j++) {
+            check_greedy(&cases[i], &t[j], 7); /* the prompt in chunks, whole, token by token */
+            if (!goes_all_ways(i)) continue;
+            check_greedy(&cases[i], &t[j], 32);
             check_greedy(&cases[i], &t[j], 1);
         }
 }
@@ -231,6 +244,7 @@ int main(int argc, char **argv)
             printf("skipped: %s\n", err.message);
             return 77;
         }
+        emulated = strncmp(b->isa, "emulated", 8) == 0;
         backend_close(b);
     }
     return cmocka_run_group_tests(tests, NULL, NULL);
