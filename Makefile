@@ -52,11 +52,11 @@ asan: deps build/asan/build.ninja
 	@ctest --preset asan -j 2
 
 emulated: deps build/emulated/build.ninja
-	@cmake --build --preset emulated
+	@cmake --build --preset emulated --target cuda_tests
 	@ctest --preset emulated -j 2
 
 races: deps build/races/build.ninja
-	@cmake --build --preset races
+	@cmake --build --preset races --target cuda_tests
 	@ctest --preset races -j 2
 
 fuzz: build/fuzz/build.ninja
