@@ -54,6 +54,8 @@ bench()
     echo "$model $*"
     timeout 120 "$program" bench --device cuda --random-weights "$configs/$model/config.json" "$@" 2>&1 |
         tee -a "$out/bench.txt" | grep -E "^(prompt|generate) |rror|cuda"
+    local rc=${PIPESTATUS[0]}
+    [ "$rc" -eq 0 ] || { echo "bench FAILED ($rc)"; failed=$((failed + 1)); }
 }
 
 for model in qwen3_0.6b ERNIE-4.5-0.3B-Base tinyllama_1b_chat_v1.0 llama3_2_1b Llama-3.1-8B; do
@@ -65,5 +67,8 @@ for batch in 8 32 128; do bench $small --reps 5 --gen-tokens 64 --prompt-tokens 
 bench $small --reps 5 --gen-tokens 8 --prompt-tokens 4096
 bench $small --reps 5 --gen-tokens 64 --profile
 bench Llama-3.1-8B --reps 5 --gen-tokens 8 --prompt-tokens 4096
+for type in q8_0 f16; do
+    for model in $small Llama-3.1-8B; do bench $model --dtype $type --reps 5 --gen-tokens 128 --prompt-tokens 128; done
+done
 echo "failed: $failed"
 [ "$failed" -eq 0 ]

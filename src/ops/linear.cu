@@ -1,54 +1,23 @@
 /* Matrix products on the GPU: which kernel does them, and the plain one that does everything.
  *
- * bf16 weights: linear_few.cu streams them for up to 4 tokens, linear_many.cu multiplies beyond that.
- * What those refuse (float32, f16, Q8_0, odd widths) is done here, a warp per output row, 8 tokens at a time: right,
+ * bf16 weights: linear_few.cu streams them for up to 4 tokens, linear_many.cu multiplies beyond that. The other formats
+ * are read once for every 8 tokens: Q8_0 by linear_q8.cu, float32 and f16 by linear_wide.cu.
+ * What all of these refuse (odd widths, odd addresses) is done here, a warp per output row, 8 tokens at a time: right,
  * and far from the memory's rate. */
 #include "ops/linear_few.cuh"
+#include "ops/linear_rows.cuh"
 
-enum { WARPS = 8, MAX_TOKENS = 8 };
-
-/* The parts as the kernel sees them, on one numbered list of rows. */
-typedef struct {
-    const void *data[LINEAR_MAX_PARTS];
-    const float *bias[LINEAR_MAX_PARTS];
-    int first[LINEAR_MAX_PARTS + 1]; /* row where each part begins; the last: all rows */
-    int out_col[LINEAR_MAX_PARTS];
-    int n_parts, cols;
-    float *out;
-    const float *in;
-    int out_stride, in_stride;
-    int accumulate;
-} row_list;
-
-static __device__ __forceinline__ int part_of(const row_list &a, int row)
-{
-    int p = 0;
-    while (p + 1 < a.n_parts && row >= a.first[p + 1]) p++;
-    return p;
-}
-
-template <int T>
-static __device__ __forceinline__ void store_row(const row_list &a, int p, int n, float (&sum)[T])
-{
-    float bias = a.bias[p] ? a.bias[p][n] : 0;
-#pragma unroll
-    for (int t = 0; t < T; t++) {
-        float v = warp_sum(sum[t]) + bias;
-        float *out = a.out + (size_t)t * a.out_stride + a.out_col[p] + n;
-        if (threadIdx.x % 32 == 0) *out = a.accumulate ? *out + v : v;
-    }
-}
+enum { WARPS = 8 };
 
 /* Any format and shape, one element at a time: odd sizes, float32, f16 and Q8_0 (whose inputs are rounded to int8 in
  * blocks of 32, done anew by every warp). */
-template <int T> static __global__ void linear_any(row_list a, dtype format, size_t row_bytes)
+template <int T> static __global__ void linear_any(const __grid_constant__ row_list a, dtype format)
 {
     kernel_begins();
     kernel_waits();
     int row = blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (row >= a.first[a.n_parts]) return;
-    int p = part_of(a, row), n = row - a.first[p];
-    const char *w = (const char *)a.data[p] + row_bytes * (size_t)n;
+    const char *w = data_of_row(a, row);
     float sum[T] = {};
     for (int base = 0; base < a.cols; base += 32) { /* lanes stay together: Q8_0 takes a maximum over them */
         int k = base + lane;
@@ -67,17 +36,18 @@ template <int T> static __global__ void linear_any(row_list a, dtype format, siz
             sum[t] = fmaf(weight_value, x, sum[t]);
         }
     }
-    store_row<T>(a, p, n, sum);
+    store_row<T>(a, row, sum);
 }
 
 template <int T> static void launch_any(const row_list &a, dtype format, const cuda_context *cuda)
 {
     unsigned blocks = (unsigned)(a.first[a.n_parts] + WARPS - 1) / WARPS;
-    launch(cuda, linear_any<T>, dim3(blocks), WARPS * 32, 0, a, format, dtype_row_bytes(format, a.cols));
+    launch(cuda, linear_any<T>, dim3(blocks), WARPS * 32, 0, a, format);
 }
 
 static void launch_tokens(const row_list &a, dtype format, int T, const cuda_context *cuda)
 {
+    if (linear_q8_cuda(a, format, T, cuda) || linear_wide_cuda(a, format, T, cuda)) return;
     if (T == 1)
         launch_any<1>(a, format, cuda);
     else if (T == 2)
@@ -93,7 +63,7 @@ static int tokens_at_once(int left)
     return left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
-static void plain(const op_linear_args *a, dtype format, const cuda_context *cuda)
+static void by_rows(const op_linear_args *a, dtype format, const cuda_context *cuda)
 {
     row_list rows = {};
     for (int p = 0; p < a->n_parts; p++) {
@@ -104,6 +74,7 @@ static void plain(const op_linear_args *a, dtype format, const cuda_context *cud
     }
     rows.n_parts = a->n_parts;
     rows.cols = a->part[0].w->cols;
+    rows.row_bytes = dtype_row_bytes(format, rows.cols);
     rows.out_stride = a->out_stride;
     rows.in_stride = a->in_stride;
     rows.accumulate = a->accumulate;
@@ -131,6 +102,6 @@ extern "C" void op_linear_cuda(const op_linear_args *a, const cuda_context *cuda
     for (int format = 0; format < DTYPE_COUNT; format++) {
         if (!take_format(&part, a, (dtype)format)) continue;
         if (linear_few_cuda(&part, cuda) || op_linear_many_cuda(&part, cuda)) continue;
-        plain(&part, (dtype)format, cuda);
+        by_rows(&part, (dtype)format, cuda);
     }
 }

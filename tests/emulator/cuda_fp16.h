@@ -5,8 +5,14 @@
 #include "base/half.h"
 #include "cuda_runtime.h"
 
+struct __half_raw {
+    unsigned short x;
+};
 struct __half {
     uint16_t bits;
+    __half() = default;
+    __half(uint16_t bits) : bits(bits) {}
+    explicit __half(__half_raw raw) : bits(raw.x) {}
 };
 struct __half2_raw {
     unsigned short x, y;
