@@ -30,8 +30,7 @@ template <int T> static __global__ void linear_any(const __grid_constant__ row_l
                 float most = fabsf(x);
                 for (int offset = 16; offset > 0; offset >>= 1)
                     most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, offset));
-                float scale = most / 127.0f;
-                x = most > 0 ? scale * rintf(x / scale) : 0;
+                x = most > 0 ? __fdiv_rn(most, 127.0f) * rintf(__fmul_rn(x, __fdiv_rn(127.0f, most))) : 0;
             }
             sum[t] = fmaf(weight_value, x, sum[t]);
         }

@@ -71,9 +71,8 @@ static __device__ __forceinline__ void round_inputs(const row_list &a, int8_t *r
         int t = i / blocks, k = i % blocks * Q8_0_BLOCK + lane;
         float x = a.in[(size_t)t * a.in_stride + k];
         float most = __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(fabsf(x))));
-        float scale = most / 127.0f;
-        rounded[t * a.cols + k] = (int8_t)(most > 0 ? rintf(x / scale) : 0);
-        if (lane == 0) scales[i] = scale;
+        rounded[t * a.cols + k] = (int8_t)(most > 0 ? rintf(__fmul_rn(x, __fdiv_rn(127.0f, most))) : 0);
+        if (lane == 0) scales[i] = __fdiv_rn(most, 127.0f);
     }
 }
 

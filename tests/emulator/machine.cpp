@@ -63,6 +63,7 @@ struct thread {
     warp_function together;
     void *mine;
     std::vector<pending_copy> copies;
+    uint3 index;
     accessor who;
 };
 
@@ -130,17 +131,18 @@ static thread &self()
 static void set_thread()
 {
     running = &self().who;
-    threadIdx.x = (unsigned)at_thread % blockDim.x;
-    threadIdx.y = (unsigned)at_thread / blockDim.x % blockDim.y;
-    threadIdx.z = (unsigned)at_thread / (blockDim.x * blockDim.y);
+    threadIdx = self().index;
 }
 
 /* The lane that runs next; there is one. */
 static void choose_lane(const warp &w)
 {
     int lane = at_thread - w.first;
-    do lane = (lane + w.step + w.n) % w.n;
-    while (at_block->threads[(size_t)(w.first + lane)].now != state::ready);
+    do {
+        lane += w.step;
+        if (lane < 0) lane = w.n - 1;
+        if (lane == w.n) lane = 0;
+    } while (at_block->threads[(size_t)(w.first + lane)].now != state::ready);
     at_thread = w.first + lane;
     set_thread();
 }
@@ -386,6 +388,8 @@ std::unique_ptr<cluster> running_grid::make_next()
             int n = std::min<int>(LANES, (int)b.threads.size() - lane);
             b.warps.push_back(warp{lane, n, n, 0, 1, 0});
         }
+        for (size_t t = 0; t < b.threads.size(); t++)
+            b.threads[t].index = position((unsigned)t, launch.block);
         for (size_t t = 0; t < b.threads.size(); t++)
             b.threads[t].who = {number, first_of_chain,          first + i, (uint32_t)t, count(size),
                                 0,      &b.warps[t / LANES].met, &b.times};
