@@ -16,18 +16,6 @@
 
 static device gpu;
 
-/* A GPU that tests/emulator plays takes some thousand times as long: there contexts are shorter, and of a product of
- * heads, formats, sizes every third case is run, by the sum of the indices, so that each meets each. */
-static int32_t context_of(int32_t context, int32_t emulated)
-{
-    return device_is_emulated(&gpu) ? emulated : context;
-}
-
-static bool is_left_out(size_t sum_of_indices)
-{
-    return device_is_emulated(&gpu) && sum_of_indices % 3 != 0;
-}
-
 typedef struct {
     int32_t H, K, C, S, window;
     dtype format;
@@ -352,7 +340,7 @@ static void single_tokens_at_many_contexts_match_reference(void **state)
                                        256, 257, 511, 1000, 2113, 4096, 4097};
     for (size_t i = 0; i < sizeof contexts / sizeof *contexts; i++) {
         shape s = qwen;
-        if (contexts[i] > context_of(4097, 257)) break;
+        if (contexts[i] > device_size(&gpu, 4097, 257)) break;
         s.context[0] = contexts[i];
         compare_both(s);
     }
@@ -374,7 +362,8 @@ static void every_number_of_splits_matches_reference(void **state)
     for (size_t i = 0; i < sizeof longest / sizeof *longest; i++)
         for (int32_t part = 1; part <= 8; part++) {
             shape s = qwen;
-            if (longest[i] > context_of(8192, 1024) || is_left_out(i + (size_t)part)) continue;
+            if (longest[i] > device_size(&gpu, 8192, 1024) || device_leaves_out(&gpu, i + (size_t)part))
+                continue;
             s.max_len = longest[i];
             s.context[0] = longest[i] * part / 8 - (part & 1);
             compare_both(s);
@@ -397,7 +386,8 @@ static void buckets_of_other_shapes_match_reference(void **state)
                            .format = format,
                            .R = 3,
                            .tokens = {1, 1, 1}};
-                if (contexts[n][0] > context_of(1500, 130) || is_left_out(i + n + format)) continue;
+                if (contexts[n][0] > device_size(&gpu, 1500, 130) || device_leaves_out(&gpu, i + n + format))
+                    continue;
                 memcpy(s.context, contexts[n], sizeof contexts[n]);
                 for (int r = 0; r < 3; r++)
                     if (bucket_of(s.context[r]) > s.max_len) s.max_len = bucket_of(s.context[r]);
@@ -411,12 +401,12 @@ static void single_token_at_32k_matches_reference(void **state)
 {
     (void)state;
     shape s = qwen;
-    s.context[0] = context_of(32768, 3000);
+    s.context[0] = device_size(&gpu, 32768, 3000);
     s.max_len = 32768;
     s.bound = 5e-5;
     compare_both(s);
     s.H = 4, s.K = 1, s.C = 64, s.S = 16;
-    s.context[0] = context_of(32767, 2999);
+    s.context[0] = device_size(&gpu, 32767, 2999);
     compare_both(s);
 }
 
@@ -430,9 +420,9 @@ static void every_head_shape_and_format_matches_reference(void **state)
             for (dtype format = DTYPE_F32; format <= DTYPE_BF16; format++) {
                 shape s = {
                     .H = heads[h][0], .K = heads[h][1], .C = dims[c], .S = 64, .format = format, .R = 2};
-                if (is_left_out(c + h + format)) continue;
+                if (device_leaves_out(&gpu, c + h + format)) continue;
                 s.tokens[0] = s.tokens[1] = 1;
-                s.context[0] = context_of(200, 70);
+                s.context[0] = device_size(&gpu, 200, 70);
                 s.context[1] = 33;
                 compare_both(s);
             }
@@ -451,9 +441,9 @@ static void rows_of_mixed_lengths_and_any_page_size_match_reference(void **state
                        .format = format,
                        .R = 6,
                        .tokens = {1, 1, 1, 1, 1, 1},
-                       .context = {context_of(300, 70), 1, 64, context_of(1500, 200), 129, 2}};
+                       .context = {device_size(&gpu, 300, 70), 1, 64, device_size(&gpu, 1500, 200), 129, 2}};
             for (s.C = 64; s.C <= 256; s.C *= 2)
-                if (!is_left_out(i + format + (size_t)s.C / 64)) compare_both(s);
+                if (!device_leaves_out(&gpu, i + format + (size_t)s.C / 64)) compare_both(s);
         }
 }
 
@@ -490,8 +480,8 @@ static void window_hides_what_is_before_it(void **state)
                        .format = DTYPE_BF16,
                        .R = 4,
                        .tokens = {1, 1, 1, 1},
-                       .context = {context_of(1000, 265), 3, context_of(2050, 514), 64}};
-            if (!is_left_out(i + p)) compare_both(s);
+                       .context = {device_size(&gpu, 1000, 265), 3, device_size(&gpu, 2050, 514), 64}};
+            if (!device_leaves_out(&gpu, i + p)) compare_both(s);
         }
 }
 
@@ -521,16 +511,17 @@ static void prompts_beside_single_tokens_match_reference(void **state)
     (void)state;
     for (dtype format = DTYPE_F32; format <= DTYPE_BF16; format++)
         for (int32_t window = 0; window <= 40; window += 40) {
-            int32_t long_one = context_of(100, 17);
-            shape s = {.H = 8,
-                       .K = 2,
-                       .C = 64,
-                       .S = 64,
-                       .window = window,
-                       .format = format,
-                       .R = 6,
-                       .tokens = {context_of(40, 3), 1, 1, 2, long_one, 1},
-                       .context = {context_of(300, 100), context_of(513, 257), 1, 31, long_one, 77}};
+            int32_t long_one = device_size(&gpu, 100, 17);
+            shape s = {
+                .H = 8,
+                .K = 2,
+                .C = 64,
+                .S = 64,
+                .window = window,
+                .format = format,
+                .R = 6,
+                .tokens = {device_size(&gpu, 40, 3), 1, 1, 2, long_one, 1},
+                .context = {device_size(&gpu, 300, 100), device_size(&gpu, 513, 257), 1, 31, long_one, 77}};
             s.bound = format == DTYPE_F32 ? 0 : 1e-2;
             compare_both(s);
             s.C = 22;

@@ -29,18 +29,6 @@ typedef struct {
 
 static device gpu;
 
-/* A GPU that tests/emulator plays takes some thousand times as long: there prompts are shorter, and of a product of
- * shapes every third is run, by the sum of the indices. */
-static int32_t tokens_of(int32_t tokens, int32_t emulated)
-{
-    return device_is_emulated(&gpu) ? emulated : tokens;
-}
-
-static bool is_left_out(size_t sum_of_indices)
-{
-    return device_is_emulated(&gpu) && sum_of_indices % 3 != 0;
-}
-
 /* The function under test, whatever kernel OP_ATTENTION would choose. */
 bool op_attention_prompt_cuda(const op_attention_args *a, const struct cuda_context *cuda);
 
@@ -268,7 +256,7 @@ static void chunks_that_continue_match_reference(void **state)
     static const int32_t channels[] = {64, 128, 256}, slots[] = {64, 16, 5, 128, 192};
     for (size_t i = 0; i < sizeof channels / sizeof *channels; i++)
         for (size_t j = 0; j < sizeof slots / sizeof *slots; j++) {
-            int32_t before = tokens_of(1000, 200);
+            int32_t before = device_size(&gpu, 1000, 200);
             compare_formats(
                 (shape){.H = 4,
                         .K = 2,
@@ -287,7 +275,7 @@ static void windows_match_reference(void **state)
     static const int32_t windows[] = {1, 17, 64, 300}, slots[] = {64, 16, 5};
     for (size_t i = 0; i < sizeof windows / sizeof *windows; i++)
         for (size_t j = 0; j < sizeof slots / sizeof *slots; j++) {
-            if (is_left_out(i + j)) continue;
+            if (device_leaves_out(&gpu, i + j)) continue;
             compare_formats((shape){.H = 4,
                                     .K = 2,
                                     .C = 64 << (j % 2),
@@ -320,7 +308,8 @@ static void large_steps_match_reference(void **state)
 {
     (void)state;
     static const int32_t channels[] = {64, 128};
-    int32_t longest = tokens_of(1300, 150), more = tokens_of(7, 1), fewer = tokens_of(1, 4);
+    int32_t longest = device_size(&gpu, 1300, 150), more = device_size(&gpu, 7, 1),
+            fewer = device_size(&gpu, 1, 4);
     shape s = {.S = 64, .format = DTYPE_BF16, .check_every = 29};
     for (size_t i = 0; i < sizeof channels / sizeof *channels; i++) {
         s.C = channels[i];
@@ -382,8 +371,8 @@ static void feed_in_chunks(const fixture *f, int32_t step, float *out)
 static void chunks_give_the_same_bits(void **state)
 {
     (void)state;
-    const int32_t steps[] = {tokens_of(7, 21), 64, 500}, windows[] = {0, 100};
-    int32_t T = tokens_of(2500, 520), K = tokens_of(8, 2);
+    const int32_t steps[] = {device_size(&gpu, 7, 21), 64, 500}, windows[] = {0, 100};
+    int32_t T = device_size(&gpu, 2500, 520), K = device_size(&gpu, 8, 2);
     for (int32_t C = 64; C <= 256; C *= 2)
         for (int w = 0; w < 2; w++) {
             fixture f = fixture_open((shape){.H = 2 * K,

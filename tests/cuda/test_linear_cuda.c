@@ -18,14 +18,8 @@ static device gpu;
 static int failures;
 static uint64_t random_state = 1;
 
-/* A GPU that tests/emulator plays takes some thousand times as long: there products are smaller, of fewer tokens, and of
- * a product of rows, columns, formats every third case is run, by the sum of the indices, so that each meets each. */
+/* Where the GPU is played products have fewer weights, and larger ones fewer tokens. */
 enum { EMULATED_WEIGHTS = 150000, EMULATED_SMALL = 20000 };
-
-static bool is_left_out(size_t sum_of_indices)
-{
-    return device_is_emulated(&gpu) && sum_of_indices % 3 != 0;
-}
 
 typedef struct {
     int32_t cols, n_parts, rows[LINEAR_MAX_PARTS];
@@ -344,7 +338,7 @@ static void linear_bf16_of_every_shape_is_close_to_the_reference(void **state)
     int variant = 0;
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
         for (size_t c = 0; c < sizeof cols / sizeof *cols; c++) {
-            if ((int64_t)rows[r] * cols[c] > 4300000 || is_left_out(r + c)) continue;
+            if ((int64_t)rows[r] * cols[c] > 4300000 || device_leaves_out(&gpu, r + c)) continue;
             variant++;
             check_product(&(product){.cols = cols[c],
                                      .n_parts = 1,
@@ -381,7 +375,8 @@ static void linear_of_every_format_is_close_to_the_reference(void **state)
     for (int format = 0; format < DTYPE_COUNT; format++)
         for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
             for (size_t c = 0; c < sizeof cols / sizeof *cols; c++, variant++) {
-                if (cols[c] % dtype_block((dtype)format) != 0 || is_left_out((size_t)format + r + c))
+                if (cols[c] % dtype_block((dtype)format) != 0 ||
+                    device_leaves_out(&gpu, (size_t)format + r + c))
                     continue;
                 check_product(&(product){.cols = cols[c],
                                          .n_parts = 1,
@@ -403,7 +398,7 @@ static void linear_of_rows_in_stages_is_close_to_the_reference(void **state)
         for (size_t c = 0; c < sizeof cols / sizeof *cols; c++)
             check_product(&(product){.cols = cols[c],
                                      .n_parts = 2,
-                                     .rows = {device_is_emulated(&gpu) ? 45 : 3001, 33},
+                                     .rows = {device_size(&gpu, 3001, 45), 33},
                                      .format = {formats[f], formats[f]},
                                      .bias = c == 1,
                                      .accumulate = c == 2});
@@ -418,7 +413,7 @@ static void linear_of_odd_strides_and_addresses_reads_the_right_elements(void **
             size_t smallest = format == DTYPE_F32 ? 4 : 2;
             check_product(&(product){.cols = 1024,
                                      .n_parts = 2,
-                                     .rows = {device_is_emulated(&gpu) ? 9 : 37, 8},
+                                     .rows = {device_size(&gpu, 37, 9), 8},
                                      .format = {(dtype)format, (dtype)format},
                                      .bias = true,
                                      .in_pad = variant % 3, /* 1, 2: inputs on 4 and 8 bytes */
@@ -459,7 +454,7 @@ static void norm_linear_of_every_shape_is_close_to_the_reference(void **state)
     int variant = 0;
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
         for (size_t c = 0; c < sizeof cols / sizeof *cols; c++) {
-            if ((int64_t)rows[r] * cols[c] > 2200000 || is_left_out(r + c)) continue;
+            if ((int64_t)rows[r] * cols[c] > 2200000 || device_leaves_out(&gpu, r + c)) continue;
             variant++;
             check_product(&(product){.cols = cols[c],
                                      .n_parts = 1,

@@ -35,6 +35,7 @@ static void multiply(const cublaslt_product &p)
 
 bool cublaslt_multiply(cublaslt *l, const cublaslt_product *p, cudaStream_t stream)
 {
+    if (p->N % 8 != 0) return false; /* the library has no kernel for some shapes */
     const cublaslt_product product = *p;
     l->products++;
     emulated_do(stream, [=] { multiply(product); });
