@@ -346,8 +346,10 @@ static shared_variable make_variable(const void *tag, size_t bytes)
     return v;
 }
 
-static void free_shared(block &b)
+/* What make_next gave. */
+static void take_back(block &b)
 {
+    for (thread &t : b.threads) release(t);
     for (shared_variable &v : b.shared) {
         forget(v.memory, v.bytes);
         free(v.memory);
@@ -365,6 +367,8 @@ running_grid::running_grid(const kernel_launch &of, uint32_t number, uint32_t fi
 
 running_grid::~running_grid()
 {
+    for (auto &c : begun) /* the card has failed */
+        for (block &b : c->blocks) take_back(b);
     grid_ended(number);
 }
 
@@ -405,8 +409,7 @@ void running_grid::close(cluster &c)
         if (launch.programmatic && b.waited == 0)
             fail("block (%u, %u, %u) of %s ended without waiting for the kernels before it", b.index.x,
                  b.index.y, b.index.z, launch.name);
-        for (thread &t : b.threads) release(t);
-        free_shared(b);
+        take_back(b);
     }
 }
 
@@ -511,7 +514,10 @@ void *memory_at(uint32_t address, size_t bytes)
 void *memory_of_block(uint32_t address, int rank, size_t bytes)
 {
     if (rank < 0 || rank >= (int)at_cluster->blocks.size()) fail("there is no block %d in the cluster", rank);
-    return memory_in(at_cluster->blocks[(size_t)rank], address, bytes);
+    const block &b = at_cluster->blocks[(size_t)rank];
+    if (all_in(b, state::ended))
+        fail("block %d of the cluster has ended, and its shared memory with it", rank);
+    return memory_in(b, address, bytes);
 }
 
 void copy_later(uint32_t to, const void *from, int bytes)

@@ -252,6 +252,15 @@ static void misaligned_copy(float *out)
     async_copy(shared_address(dynamic_shared<16>() + 8), out, 16);
 }
 
+/* A barrier is missing at the end: some blocks are gone before their neighbours have read. */
+static void gone_too_early(float *out)
+{
+    float2 *shared = (float2 *)dynamic_shared<16>();
+    shared[threadIdx.x] = make_float2(1, 1);
+    cluster_barrier();
+    out[threadIdx.x] = cluster_load(shared_address(shared + threadIdx.x), (int)(blockIdx.x + 1) % 4).x;
+}
+
 static void no_wait(float *out)
 {
     out[threadIdx.x] = 1;
@@ -293,6 +302,7 @@ static void broken_rules_end_the_process(void **)
     broken_rule_in(barrier_of_some, "threads wait at a barrier that others do not reach");
     broken_rule_in(misaligned_copy, "16 bytes at 8 of shared variable 0 are misaligned");
     broken_rule_in(no_wait, "ended without waiting for the kernels before it");
+    expect_end([] { launch(false, 4, gone_too_early, 4, 32, array(32)); }, "its shared memory with it");
 }
 
 /* ---- Races --------------------------------------------------------------------------------------------------- */
