@@ -1,9 +1,10 @@
 /* Paged attention on the GPU for rows with one token in this step (decode).
  *
  * A block does one row, one kv head with up to 8 of its query heads, and one split of the row's positions. The host
- * fixes the number of splits to fill the card once or twice; how long a split is, and how many are needed, every block
- * works out from kv_len, so that one recorded graph serves every length. A short context has one split, which writes
- * the result; else the last block to arrive merges what all have left in scratch.
+ * takes the numbers of splits and heads from the step's longest context, of which it knows a bound, to fill the card;
+ * how long a split is, and how many are needed, every block works out from kv_len, so that one recorded graph serves
+ * every length. A short context has one split, which writes the result; else the last block to arrive merges what all
+ * have left in scratch.
  *
  * In a block a warp takes its part of each tile of positions. L lanes hold one position's K (8 elements each) and, of
  * the weighted sum of V, the same 8 channels: 16-byte loads, log2(L) shuffles per score. Online softmax
@@ -556,14 +557,23 @@ static int padded_width(int C)
     return C <= 64 ? 64 : C <= 128 ? 128 : 256;
 }
 
+/* Splits that the longest context of the step can use, by a bound that all replays of a recorded step share; a window
+ * begins anywhere in its first split. */
+static int useful_splits(const op_attention_args *a)
+{
+    int64_t length = a->max_len > 0 ? a->max_len : (int64_t)a->P * a->kv.S;
+    if (a->window > 0 && a->window + SPLIT_STEP - 1 < length) length = a->window + SPLIT_STEP - 1;
+    return (int)((length + SPLIT_STEP - 1) / SPLIT_STEP);
+}
+
 /* Enough blocks to fill the card, and none that would find nothing to do: a block that waits for nothing holds registers
  * that the next kernel's could use. */
 static int splits_of(const attend_args *d, int blocks)
 {
     const op_attention_args *a = &d->op.attention;
-    int splits = blocks / (a->kv.K * d->groups * a->R), useful = (a->max_len + SPLIT_STEP - 1) / SPLIT_STEP;
+    int splits = blocks / (a->kv.K * d->groups * a->R), useful = useful_splits(a);
     if (splits > MOST_SPLITS) splits = MOST_SPLITS;
-    if (a->max_len > 0 && splits > useful) splits = useful;
+    if (splits > useful) splits = useful;
     return splits < 1 ? 1 : splits;
 }
 
@@ -581,13 +591,34 @@ template <class E, int G, int L> static void launch_attend(attend_args *d, const
     launch(cuda, attend<E, G, L>, grid, THREADS, 0, *d);
 }
 
+/* Query heads of a block, of the numbers that there are variants for: 1, step, step^2 .. widest.
+ *
+ * All heads of a kv head in one block read K and V once, but that block computes for a time that grows with them, behind
+ * the wait (from instruction counts about 0.2 us per head and 64 positions), and with 4 heads or more takes registers
+ * that leave no room beside another kernel's blocks. So while multiprocessors would be idle, they take heads. The other
+ * blocks then read K and V again, from the L2 cache: of the most there can be for a grid that still has a multiprocessor
+ * per block, 64 positions each, that is some 4 MB or 0.7 us, and before the wait. The step from 2 heads to 1 saves least,
+ * and is made only for half as many blocks. Longer contexts fill the card with splits and keep their heads together. */
+static int heads_per_block(const attend_args *d, int step, int widest, int multiprocessors)
+{
+    const op_attention_args *a = &d->op.attention;
+    int ratio = a->H / a->kv.K;
+    if (d->by_token) return widest; /* has no splits, and tokens to fill the card with */
+    int64_t parts = (int64_t)a->kv.K * a->R * useful_splits(a); /* blocks, if each had all heads */
+    for (int heads = 1; heads < widest; heads *= step)
+        if (parts * ((ratio + heads - 1) / heads) <= (heads == 1 ? multiprocessors / 2 : multiprocessors))
+            return heads;
+    return widest;
+}
+
 /* float32 caches get fewer variants: 1 or 4 heads. */
 template <class E, int L> static void launch_heads(attend_args *d, const cuda_context *cuda)
 {
     constexpr bool is_small = sizeof(E) == 2;
     constexpr int widest = is_small && L < 32 ? MOST_HEADS : 4;
     int ratio = d->op.attention.H / d->op.attention.kv.K;
-    d->groups = (ratio + widest - 1) / widest;
+    int most = heads_per_block(d, is_small ? 2 : 4, widest, cuda->multiprocessors);
+    d->groups = (ratio + most - 1) / most;
     d->heads = (ratio + d->groups - 1) / d->groups;
     if (d->heads == 1)
         launch_attend<E, 1, L>(d, cuda);

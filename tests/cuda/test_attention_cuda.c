@@ -397,6 +397,24 @@ static void buckets_of_other_shapes_match_reference(void **state)
             }
 }
 
+/* Blocks have 1, 2, 4 or 8 heads, the fewer the shorter max_len is: all of them on 32 multiprocessors and on 132. */
+static void heads_over_more_blocks_match_reference(void **state)
+{
+    (void)state;
+    static const int32_t heads[][2] = {{3, 1}, {7, 1}, {9, 1}, {16, 2}, {32, 4}};
+    for (size_t h = 0; h < sizeof heads / sizeof *heads; h++)
+        for (int32_t max_len = 64; max_len <= 4096; max_len *= 2)
+            for (dtype format = DTYPE_F32; format <= DTYPE_BF16; format++) {
+                shape s = qwen;
+                if (device_leaves_out(&gpu, h + (size_t)max_len / 64 + format)) continue;
+                s.H = heads[h][0], s.K = heads[h][1], s.C = 64;
+                s.format = format;
+                s.max_len = max_len;
+                s.context[0] = device_size(&gpu, max_len - 1, 63);
+                compare_both(s);
+            }
+}
+
 static void single_token_at_32k_matches_reference(void **state)
 {
     (void)state;
@@ -620,6 +638,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(single_tokens_at_many_contexts_match_reference),
         cmocka_unit_test(every_number_of_splits_matches_reference),
         cmocka_unit_test(buckets_of_other_shapes_match_reference),
+        cmocka_unit_test(heads_over_more_blocks_match_reference),
         cmocka_unit_test(every_head_shape_and_format_matches_reference),
         cmocka_unit_test(rows_of_mixed_lengths_and_any_page_size_match_reference),
         cmocka_unit_test(many_rows_match_reference),
