@@ -12,6 +12,7 @@ enum {
     STAGE_BLOCKS = 32,
     STAGE_BYTES = STAGE_BLOCKS * Q8_0_BLOCK_BYTES,
     STAGES = 6,
+    AHEAD = 4, /* 16-byte loads of inputs in flight per lane */
     RING_BYTES = WARPS * STAGES * STAGE_BYTES
 };
 
@@ -62,17 +63,44 @@ static __device__ __forceinline__ q8_block read_block(const unsigned char *stage
     return b;
 }
 
-/* The inputs of T tokens in shared memory: int8 [T, cols], then scales [T, cols / 32]. A warp per block of 32. */
-template <int T>
-static __device__ __forceinline__ void round_inputs(const row_list &a, int8_t *rounded, float *scales)
+static __device__ __forceinline__ float largest(const float4 &x)
 {
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, blocks = a.cols / Q8_0_BLOCK;
-    for (int i = warp; i < T * blocks; i += WARPS) {
-        int t = i / blocks, k = i % blocks * Q8_0_BLOCK + lane;
-        float x = a.in[(size_t)t * a.in_stride + k];
-        float most = __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(fabsf(x))));
-        rounded[t * a.cols + k] = (int8_t)(most > 0 ? rintf(__fmul_rn(x, __fdiv_rn(127.0f, most))) : 0);
-        if (lane == 0) scales[i] = __fdiv_rn(most, 127.0f);
+    return fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
+}
+
+static __device__ __forceinline__ uint32_t round_to_int8(const float4 &x, float inverse)
+{
+    const float v[4] = {x.x, x.y, x.z, x.w};
+    uint32_t four = 0;
+#pragma unroll
+    for (int i = 0; i < 4; i++) four |= (uint32_t)(uint8_t)(int)rintf(__fmul_rn(v[i], inverse)) << 8 * i;
+    return four;
+}
+
+/* The inputs of T tokens in shared memory: int8 [T, cols], then scales [T, cols / 32]. 8 lanes take a block of 32, a warp
+ * AHEAD times four of them at a time, so that few loads wait for each other. */
+template <int T>
+static __device__ __forceinline__ void round_inputs(const row_list &a, uint32_t *rounded, float *scales)
+{
+    const int lane = threadIdx.x % 32, part = lane % 8, blocks = a.cols / Q8_0_BLOCK, all = T * blocks;
+    for (int first = threadIdx.x / 32 * 4; first < all; first += AHEAD * WARPS * 4) {
+        float4 x[AHEAD];
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            int b = first + i * WARPS * 4 + lane / 8, t = T == 1 ? 0 : b / blocks;
+            const float *in = a.in + (size_t)t * a.in_stride + (b - t * blocks) * Q8_0_BLOCK + part * 4;
+            x[i] = b < all ? *(const float4 *)in : make_float4(0, 0, 0, 0);
+        }
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            int b = first + i * WARPS * 4 + lane / 8;
+            float most = largest(x[i]);
+            for (int lanes = 4; lanes > 0; lanes >>= 1)
+                most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, lanes));
+            if (b >= all) continue;
+            rounded[b * 8 + part] = round_to_int8(x[i], most > 0 ? __fdiv_rn(127.0f, most) : 0);
+            if (part == 0) scales[b] = __fdiv_rn(most, 127.0f);
+        }
     }
 }
 
@@ -95,7 +123,7 @@ static __global__ void __launch_bounds__(WARPS * 32) linear_q8(const __grid_cons
         next_stage(ahead, steps, apart);
     }
     kernel_waits();
-    round_inputs<T>(a, rounded, scales);
+    round_inputs<T>(a, (uint32_t *)rounded, scales);
     __syncthreads();
     float sum[T] = {};
     while (now.row < rows) {
@@ -139,7 +167,7 @@ template <int T> static bool launch_q8(const row_list &a, const cuda_context *cu
 
 bool linear_q8_cuda(const row_list &a, dtype format, int T, const cuda_context *cuda)
 {
-    if (format != DTYPE_Q8_0 || !rows_are_aligned(a)) return false;
+    if (format != DTYPE_Q8_0 || !rows_are_aligned(a) || !inputs_are_aligned(a)) return false;
     switch (T) {
     case 1: return launch_q8<1>(a, cuda);
     case 2: return launch_q8<2>(a, cuda);

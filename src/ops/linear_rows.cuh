@@ -20,7 +20,7 @@ typedef struct {
     int accumulate;
 } row_list;
 
-/* Rows aligned to 16 bytes. false: nothing was done, because format, width or alignment are others, or the inputs of T
+/* Rows and inputs aligned to 16 bytes. false: nothing was done, because format, width or alignment are others, or the inputs of T
  * tokens do not fit into shared memory. */
 bool linear_q8_cuda(const row_list &a, dtype format, int T, const cuda_context *cuda);
 bool linear_wide_cuda(const row_list &a, dtype format, int T, const cuda_context *cuda);
@@ -30,6 +30,11 @@ static inline bool rows_are_aligned(const row_list &a)
     uintptr_t all = a.row_bytes;
     for (int p = 0; p < a.n_parts; p++) all |= (uintptr_t)a.data[p];
     return all % 16 == 0;
+}
+
+static inline bool inputs_are_aligned(const row_list &a)
+{
+    return (uintptr_t)a.in % 16 == 0 && a.in_stride % 4 == 0;
 }
 
 static __device__ __forceinline__ int part_of_row(const row_list &a, int row)

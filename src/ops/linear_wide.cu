@@ -95,7 +95,7 @@ template <class E> static bool launch_tokens(const row_list &a, int T, const cud
 
 bool linear_wide_cuda(const row_list &a, dtype format, int T, const cuda_context *cuda)
 {
-    if (!rows_are_aligned(a) || (uintptr_t)a.in % 16 || a.in_stride % 4) return false;
+    if (!rows_are_aligned(a) || !inputs_are_aligned(a)) return false;
     if (format == DTYPE_F32) return launch_tokens<float>(a, T, cuda);
     return format == DTYPE_F16 && launch_tokens<__half>(a, T, cuda);
 }

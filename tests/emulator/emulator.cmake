@@ -5,15 +5,14 @@ set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)
 include_directories(BEFORE ${PROJECT_SOURCE_DIR}/tests/emulator) # before src: its ops/ptx.cuh stands for ours
 # Kernels read memory as other types than it was written as, and nvcc lets them.
-add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wall> $<$<COMPILE_LANGUAGE:CXX>:-Wextra>
-  $<$<COMPILE_LANGUAGE:CXX>:-Wno-unknown-pragmas> $<$<COMPILE_LANGUAGE:CXX>:-Wno-array-bounds> $<$<COMPILE_LANGUAGE:CXX>:-fno-strict-aliasing> $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
+set(options -Wall -Wextra -Wno-unknown-pragmas -Wno-array-bounds -fno-strict-aliasing -ffp-contract=off)
 if(NVLLM_SANITIZE)
-  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fsanitize=address> $<$<COMPILE_LANGUAGE:CXX>:-fno-omit-frame-pointer>)
+  list(APPEND options -fsanitize=address -fno-omit-frame-pointer)
 endif()
-
 if(NOT CMAKE_BUILD_TYPE STREQUAL Debug)
-  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-O3>)
+  list(APPEND options -O3)
 endif()
+add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:${options}>")
 
 option(NVLLM_EMULATED_RACES "Find races of the kernels on the emulated GPU" OFF)
 set(emulator ${PROJECT_SOURCE_DIR}/tests/emulator)
