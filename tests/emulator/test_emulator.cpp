@@ -258,7 +258,8 @@ static void gone_too_early(float *out)
     float2 *shared = (float2 *)dynamic_shared<16>();
     shared[threadIdx.x] = make_float2(1, 1);
     cluster_barrier();
-    out[threadIdx.x] = cluster_load(shared_address(shared + threadIdx.x), (int)(blockIdx.x + 1) % 4).x;
+    float2 v = cluster_load(shared_address(shared + threadIdx.x), (int)(blockIdx.x + 1) % 4);
+    out[blockIdx.x * 32 + threadIdx.x] = v.x;
 }
 
 static void no_wait(float *out)
@@ -302,7 +303,7 @@ static void broken_rules_end_the_process(void **)
     broken_rule_in(barrier_of_some, "threads wait at a barrier that others do not reach");
     broken_rule_in(misaligned_copy, "16 bytes at 8 of shared variable 0 are misaligned");
     broken_rule_in(no_wait, "ended without waiting for the kernels before it");
-    expect_end([] { launch(false, 4, gone_too_early, 4, 32, array(32)); }, "its shared memory with it");
+    expect_end([] { launch(false, 4, gone_too_early, 4, 32, array(128)); }, "its shared memory with it");
 }
 
 /* ---- Races --------------------------------------------------------------------------------------------------- */
