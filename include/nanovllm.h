@@ -81,6 +81,10 @@ enum {
 NVLLM_API nvllm_status nvllm_tokenizer_open(nvllm_tokenizer **out, const char *source, nvllm_error *err);
 NVLLM_API void nvllm_tokenizer_close(nvllm_tokenizer *tokenizer);
 
+/* What a user should know about how it was read (an old GGUF that does not say how to cut text), a clause that lives
+ * as long as the tokenizer; NULL: nothing. */
+NVLLM_API const char *nvllm_tokenizer_note(const nvllm_tokenizer *tokenizer);
+
 /* *ids: [*n_ids]. Invalid UTF-8 is NVLLM_ERR_FORMAT and names the byte. */
 NVLLM_API nvllm_status nvllm_tokenize(const nvllm_tokenizer *tokenizer, const char *text, size_t len,
                                       unsigned flags, int32_t **ids, size_t *n_ids, nvllm_error *err);

@@ -3,6 +3,7 @@
 
     compare_tokenizers.py --driver BUILD/tok_driver [--count 20000] [--corpus FILE ...] TOKENIZER...
     compare_tokenizers.py --build BUILD ...      # compiles tools/tok_driver.c against BUILD's libraries first
+    compare_tokenizers.py --gguf qwen2 ...       # as a GGUF with this pre-tokenizer's name (tools/gguf_vocab.py)
     compare_tokenizers.py --command 'nano-vllm tokenize --no-bos -m {}' --count 200 TOKENIZER...
 
 TOKENIZER: tokenizer.json, tokenizer.json.xz, tokenizer.model, or a folder with one. Strings are seeded random
@@ -11,6 +12,7 @@ each string: ids with special tokens as text and as tokens, and the text that th
 special tokens. --command runs a program per string instead, text on stdin, ids on stdout. Exit 1: differences.
 """
 import argparse
+import json
 import lzma
 import os
 import random
@@ -150,7 +152,24 @@ def resolve(path, scratch):
     return path
 
 
-def compare(args, path, shown):
+def as_gguf(path, pre, scratch):
+    """The GGUF, and the tokenizer.json with the types of tokens that it has."""
+    import gguf_vocab
+    out, plain = os.path.join(scratch, "vocab.gguf"), os.path.join(scratch, "typed.json")
+    with open(path, encoding="utf-8") as f:
+        doc = json.load(f)
+    for token in doc["added_tokens"]:
+        token["special"] = token["special"] or gguf_vocab.looks_special(token["content"])
+    with open(plain, "w", encoding="utf-8") as f:
+        json.dump(doc, f)
+    gguf_vocab.write(out, doc, pre)
+    return out, plain
+
+
+def compare(args, path, shown, scratch):
+    driven = path
+    if args.gguf:
+        driven, path = as_gguf(path, args.gguf, scratch)
     oracle = SentencePiece(path) if path.endswith(".model") else Json(path)
     rng = random.Random(args.seed)
     texts = random_strings(rng, args.count // 2, oracle.special) + corpus_strings(rng, args.count // 2, args.corpus)
@@ -160,7 +179,7 @@ def compare(args, path, shown):
         texts = [t for t in texts if "\0" not in t]  # the Python binding ends a text there
     bad_ids = bad_text = trips = 0
     for flags in runs:
-        ours = run_command(args.command, path, texts) if args.command else run_driver(args.driver, path, flags, texts)
+        ours = run_command(args.command, driven, texts) if args.command else run_driver(args.driver, driven, flags, texts)
         theirs = oracle.encode(texts, flags)
         decoded = oracle.decode(theirs, flags)
         for i, text in enumerate(texts):
@@ -183,6 +202,7 @@ def main():
     p.add_argument("--driver")
     p.add_argument("--build")
     p.add_argument("--command")
+    p.add_argument("--gguf", metavar="PRE")
     p.add_argument("--count", type=int, default=20000)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--show", type=int, default=5)
@@ -192,11 +212,12 @@ def main():
         if args.build:
             args.driver = os.path.join(scratch, "tok_driver")
             subprocess.run(["cc", "-O2", "-std=c11", f"-I{ROOT}/include", f"-I{ROOT}/src", f"{ROOT}/tools/tok_driver.c",
-                            "-o", args.driver, f"{args.build}/libnvllm_text.a", f"{args.build}/libnvllm_base.a",
+                            "-o", args.driver, f"{args.build}/libnvllm_api.a", f"{args.build}/libnvllm_text.a",
+                            f"{args.build}/libnvllm_formats.a", f"{args.build}/libnvllm_base.a",
                             "-ljansson", "-lpcre2-8", "-lutf8proc", "-lpthread", "-lm"], check=True)
         if not args.driver and not args.command:
             p.error("one of --driver, --build, --command is needed")
-        return 1 if sum(compare(args, resolve(t, scratch), t) for t in args.tokenizer) else 0
+        return 1 if sum(compare(args, resolve(t, scratch), t, scratch) for t in args.tokenizer) else 0
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@
  * Input: for each text, its length (uint32, little endian) and its bytes. FLAGS are tokenizer.h's.
  * Output: for each text, the count of ids (uint32), the ids (int32), the length of the text that the ids give
  * back (uint32) and that text, made by the streaming detokenizer and checked against tokenizer_decode.
+ * TOKENIZER: what tokenizer_open takes, or a GGUF.
  * An error of one text is written as count 0xFFFFFFFF, length and sentence. */
+#include "api/handles.h"
 #include "text/detokenizer.h"
 
 #include <stdio.h>
@@ -52,6 +54,19 @@ static void answer(const tokenizer *t, const char *text, size_t len, unsigned fl
     buffer_free(&streamed);
 }
 
+static nvllm_status open_any(tokenizer **out, const char *path, nvllm_error *err)
+{
+    size_t len = strlen(path);
+    if (len < 5 || strcmp(path + len - 5, ".gguf") != 0) return tokenizer_open(out, path, err);
+    gguf *file;
+    nvllm_status st = gguf_open(&file, path, err);
+    if (st == NVLLM_OK) {
+        st = tokenizer_of_gguf(out, file, err);
+        gguf_close(file);
+    }
+    return st;
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 3) {
@@ -60,7 +75,7 @@ int main(int argc, char **argv)
     }
     tokenizer *t;
     nvllm_error err;
-    if (tokenizer_open(&t, argv[1], &err) != NVLLM_OK) {
+    if (open_any(&t, argv[1], &err) != NVLLM_OK) {
         fprintf(stderr, "%s\n", err.message);
         return 1;
     }

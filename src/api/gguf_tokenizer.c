@@ -82,14 +82,25 @@ static nvllm_status read_id(int32_t *out, const gguf *file, const char *key, nvl
     return st;
 }
 
+/* Files from before April 2024 name no pre-tokenizer. Of that time, architecture qwen2 is Qwen 1.5, which has one;
+ * for others it cannot be told. */
+static nvllm_status guess_pre(spec_arrays *s, const gguf *file, nvllm_error *err)
+{
+    gguf_string arch = {"", 0};
+    nvllm_status st = gguf_optional_string(&arch, file, "general.architecture", err);
+    if (!st && gguf_string_is(arch, "qwen2")) strcpy(s->pre, "qwen2");
+    return st;
+}
+
 static nvllm_status read_ids_and_flags(spec_arrays *s, const gguf *file, bool spm, nvllm_error *err)
 {
     tokenizer_spec *spec = &s->spec;
     nvllm_status st = read_id(&spec->bos_id, file, "tokenizer.ggml.bos_token_id", err);
     if (!st) st = read_id(&spec->eos_id, file, "tokenizer.ggml.eos_token_id", err);
     if (!st) st = read_id(&spec->unk_id, file, "tokenizer.ggml.unknown_token_id", err);
-    /* SentencePiece models expect BOS, and have their special ids by custom, when the file does not say. */
-    spec->add_bos = spm;
+    /* SentencePiece models expect BOS, and have their special ids by custom, when the file does not say; for the
+     * others it is a matter of the pre-tokenizer. */
+    spec->add_bos = spm || tokenizer_pre_adds_bos(spec->pre);
     if (spm && spec->bos_id < 0) spec->bos_id = 1;
     if (spm && spec->eos_id < 0) spec->eos_id = 2;
     if (spm && spec->unk_id < 0) spec->unk_id = 0;
@@ -110,6 +121,7 @@ static nvllm_status read_spec(spec_arrays *s, const gguf *file, nvllm_error *err
         st = error_set(err, NVLLM_ERR_UNSUPPORTED, "%s: has no tokenizer (tokenizer.ggml.model)",
                        gguf_path(file));
     if (!st) st = read_text_key(s->pre, sizeof s->pre, file, "tokenizer.ggml.pre", err);
+    if (!st && !s->pre[0]) st = guess_pre(s, file, err);
     if (!st) st = read_strings(&s->tokens, &s->spec.token_count, file, "tokenizer.ggml.tokens", err);
     if (st) return st;
     bool spm = strcmp(s->model, "llama") == 0;
@@ -160,22 +172,38 @@ static json_t *special_tokens(const gguf *file, const tokenizer *t, nvllm_error 
     return o;
 }
 
+/* *out is NULL where the key is absent. */
+static nvllm_status read_template(char **out, const gguf *file, const char *key, nvllm_error *err)
+{
+    gguf_string source = {NULL, 0};
+    *out = NULL;
+    nvllm_status st = gguf_optional_string(&source, file, key, err);
+    if (st || !source.data) return st;
+    if (memchr(source.data, 0, source.len))
+        return error_set(err, NVLLM_ERR_FORMAT, "%s: %s holds a NUL byte", gguf_path(file), key);
+    *out = malloc(source.len + 1);
+    if (!*out) return error_memory(err, source.len + 1, "a chat template");
+    memcpy(*out, source.data, source.len);
+    (*out)[source.len] = '\0';
+    return NVLLM_OK;
+}
+
+/* Converters write a template named "default" as tokenizer.chat_template and another as tokenizer.chat_template.NAME.
+ * Where only the one for tools is there, it serves both, as in llama.cpp. */
 nvllm_status chat_template_of_gguf(chat_template **out, const gguf *file, const tokenizer *t,
                                    nvllm_error *err)
 {
-    gguf_string source;
-    if (!gguf_find(file, "tokenizer.chat_template"))
-        return error_set(err, NVLLM_ERR_UNSUPPORTED, "%s: has no chat template (tokenizer.chat_template)",
-                         gguf_path(file));
-    nvllm_status st = gguf_get_string(&source, file, "tokenizer.chat_template", err);
-    if (st) return st;
-    char *text = malloc(source.len + 1);
-    if (!text) return error_memory(err, source.len + 1, "a chat template");
-    memcpy(text, source.data, source.len);
-    text[source.len] = '\0';
-    json_t *special = special_tokens(file, t, err);
-    st = chat_template_from_source(out, text, NULL, special, err);
+    char *usual = NULL, *tools = NULL;
+    json_t *special = NULL;
+    nvllm_status st = read_template(&usual, file, "tokenizer.chat_template", err);
+    if (!st) st = read_template(&tools, file, "tokenizer.chat_template.tool_use", err);
+    if (!st && !usual && !tools)
+        st = error_set(err, NVLLM_ERR_UNSUPPORTED, "%s: has no chat template (tokenizer.chat_template)",
+                       gguf_path(file));
+    if (!st) special = special_tokens(file, t, err);
+    if (!st) st = chat_template_from_source(out, usual ? usual : tools, usual ? tools : NULL, special, err);
     json_decref(special);
-    free(text);
+    free(usual);
+    free(tools);
     return st;
 }

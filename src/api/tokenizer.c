@@ -56,6 +56,11 @@ void nvllm_tokenizer_close(nvllm_tokenizer *t)
     free(t);
 }
 
+const char *nvllm_tokenizer_note(const nvllm_tokenizer *t)
+{
+    return tokenizer_note(t->tokenizer);
+}
+
 nvllm_status nvllm_tokenize(const nvllm_tokenizer *t, const char *text, size_t len, unsigned flags,
                             int32_t **ids, size_t *n_ids, nvllm_error *err)
 {

@@ -43,6 +43,12 @@ char *default_model(void)
 
 /* ---- Opening ----------------------------------------------------------------------------------------------- */
 
+static void report_tokenizer(const nvllm_tokenizer *tokenizer)
+{
+    const char *note = nvllm_tokenizer_note(tokenizer);
+    if (note) report_sentence("tokenizer: %s", note);
+}
+
 int open_tokenizer(nvllm_tokenizer **out, const cli_args *args)
 {
     nvllm_error err = {0};
@@ -50,7 +56,9 @@ int open_tokenizer(nvllm_tokenizer **out, const cli_args *args)
     if (!args->model && !fallback) return CLI_FAILED;
     nvllm_status status = nvllm_tokenizer_open(out, args->model ? args->model : fallback, &err);
     free(fallback);
-    return status ? report_failure(&err) : CLI_OK;
+    if (status) return report_failure(&err);
+    report_tokenizer(*out);
+    return CLI_OK;
 }
 
 int open_model(nvllm_model **out, const cli_args *args, const char *device)
@@ -102,7 +110,10 @@ int open_engine(nvllm_engine **out, const nvllm_model *model, const cli_args *ar
                                     .max_sequences = 1,
                                     .kv_bytes = args->kv_memory.value,
                                     .no_fusion = args->no_fusion};
-    return open_engine_as(out, model, &options);
+    const nvllm_tokenizer *tokenizer;
+    int rc = open_engine_as(out, model, &options);
+    if (!rc && !nvllm_model_tokenizer(model, &tokenizer, NULL)) report_tokenizer(tokenizer);
+    return rc;
 }
 
 /* ---- Requests ---------------------------------------------------------------------------------------------- */

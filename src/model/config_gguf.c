@@ -1,5 +1,9 @@
 /* A GGUF's keys into model_config; see config.h. Key names and defaults are llama.cpp's. What a GGUF does not say in
- * keys is read from its tensors: the vocabulary, tied embeddings, biases, llama3 scaling (rope_freqs.weight). */
+ * keys is read from its tensors: the vocabulary, tied embeddings, biases, llama3 scaling (rope_freqs.weight).
+ *
+ * attention.sliding_window is not read: llama.cpp has no window for any architecture of ours, and its converter writes
+ * none for them. Nothing in a GGUF says which layers it is for, or whether it is in use: Qwen's config.json has a
+ * sliding_window that use_sliding_window turns off. */
 #include "model/config.h"
 
 #include "base/buffer.h"
@@ -146,7 +150,7 @@ static void read_sizes(model_config *out, key_reader *r)
 
 static void read_switches(model_config *out, key_reader *r)
 {
-    uint32_t experts = 0, window = 0;
+    uint32_t experts = 0;
     out->tied = !has_tensor(r, "output.weight");
     out->qk_norm = out->family->qk_norm;
     out->q_bias = out->family->q_bias || has_tensor(r, "blk.0.attn_q.bias");
@@ -158,12 +162,7 @@ static void read_switches(model_config *out, key_reader *r)
                  "is not zero: mixtures of experts are not supported");
     if (has_key(r, "attention.sliding_window_pattern"))
         key_fail(r, NVLLM_ERR_UNSUPPORTED, "attention.sliding_window_pattern", "is not supported");
-    if (!r->status)
-        r->status = gguf_optional_u32(&window, r->file, key_of(r, "attention.sliding_window"), r->err);
-    if (window > INT32_MAX) key_fail(r, NVLLM_ERR_FORMAT, "attention.sliding_window", "is absurdly large");
     if (r->status) return;
-    out->window = (int32_t)window;
-    for (int32_t l = 0; l < out->L; l++) out->slides[l] = window > 0;
     const tensor *q = gguf_tensor_find(r->file, "blk.0.attn_q.weight");
     out->type = q ? q->type : DTYPE_F32;
 }
@@ -237,6 +236,34 @@ static void read_rope(model_config *out, key_reader *r)
     read_divisors(out, r);
 }
 
+/* Tokens that end a turn or a text, by their strings, as in llama.cpp: the keys name one or two of them, where a
+ * generation_config.json would list all, and old files name that of the base model. */
+static void read_known_ends(model_config *out, key_reader *r)
+{
+    static const char *const known[] = {"<|eot_id|>",
+                                        "<|eom_id|>",
+                                        "<|im_end|>",
+                                        "<|end|>",
+                                        "<|endoftext|>",
+                                        "<|end_of_text|>",
+                                        "<end_of_turn>",
+                                        "</s>",
+                                        "<end_of_utterance>",
+                                        "<EOT>",
+                                        "[EOT]",
+                                        "[EOS]",
+                                        "<\uFF5Cend\u2581of\u2581sentence\uFF5C>"};
+    const gguf_entry *tokens = gguf_find(r->file, "tokenizer.ggml.tokens");
+    if (!tokens || tokens->type != GGUF_ARRAY || tokens->as.a.type != GGUF_STRING) return;
+    for (size_t id = 0; id < tokens->as.a.count && !r->status; id++) {
+        const gguf_string token = tokens->as.a.strings[id];
+        if (!token.len || !strchr("<[", token.data[0])) continue;
+        for (size_t i = 0; i < sizeof known / sizeof *known && !r->status; i++)
+            if (gguf_string_is(token, known[i]))
+                r->status = config_add_eos(out, (int64_t)id, gguf_path(r->file), r->err);
+    }
+}
+
 static void read_special_ids(model_config *out, key_reader *r)
 {
     static const char *const ends[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
@@ -249,6 +276,7 @@ static void read_special_ids(model_config *out, key_reader *r)
         r->status = gguf_get_u32(&id, r->file, ends[i], r->err);
         if (!r->status) r->status = config_add_eos(out, id, gguf_path(r->file), r->err);
     }
+    read_known_ends(out, r);
 }
 
 nvllm_status config_read_gguf(model_config *out, const gguf *file, nvllm_error *err)

@@ -22,7 +22,9 @@ static nvllm_status open_all(loader *l, nvllm_error *err)
     int32_t fallback = longest < DEFAULT_CONTEXT ? longest : DEFAULT_CONTEXT;
     l->context = options.context ? options.context : fallback;
     const char *passed_over = nvllm_engine_stats(l->engine).passed_over;
+    const char *note = nvllm_tokenizer_note(l->tokenizer);
     if (passed_over) log_line("the CPU is used: %s", passed_over);
+    if (note) log_line("tokenizer: %s", note);
     return NVLLM_OK;
 }
 

@@ -38,7 +38,7 @@ enum {
 /* What a GGUF says about its tokenizer. All pointers are borrowed until tokenizer_from_spec returns. */
 typedef struct {
     const char *model; /* "llama" (SentencePiece BPE: scores) or "gpt2" (byte-level BPE: merges) */
-    const char *pre;   /* gpt2: name of the pre-tokenizer; NULL means "default" */
+    const char *pre;   /* gpt2: name of the pre-tokenizer; NULL means "default", and a note */
     const tokenizer_text *tokens;
     size_t token_count;
     const float *scores;          /* [token_count], llama only */
@@ -52,6 +52,9 @@ typedef struct {
 } tokenizer_spec;
 
 nvllm_status tokenizer_from_spec(tokenizer **out, const tokenizer_spec *spec, nvllm_error *err);
+
+/* What add_bos is for model "gpt2" with this pre-tokenizer (NULL: none named) where the file does not say. */
+bool tokenizer_pre_adds_bos(const char *pre);
 
 enum {
     TOKENIZER_ADD_SPECIAL = 1, /* encode: add what the model expects around the text (BOS, ...) */
@@ -77,6 +80,8 @@ int32_t tokenizer_vocab_size(const tokenizer *t); /* all ids are below it; there
 int32_t tokenizer_token_to_id(const tokenizer *t, const char *token, size_t len); /* -1: none */
 /* The token's string as the vocabulary has it, not NUL-terminated; NULL: no such id. Lives as long as t. */
 const char *tokenizer_id_to_piece(const tokenizer *t, int32_t id, size_t *len);
+/* What a user should know about how it was read, a clause that lives as long as t; NULL: nothing. */
+const char *tokenizer_note(const tokenizer *t);
 bool tokenizer_is_special(const tokenizer *t, int32_t id);
 int32_t tokenizer_bos(const tokenizer *t); /* -1: not known */
 int32_t tokenizer_eos(const tokenizer *t); /* -1: not known; a model's config may name more */

@@ -61,7 +61,7 @@ static void gguf_config_reads_sizes_and_defaults(void **state)
     assert_true(config.rope.pairing == ROPE_PAIRS);
 }
 
-static void gguf_config_reads_ids_window_and_scaling(void **state)
+static void gguf_config_reads_ids_and_scaling(void **state)
 {
     (void)state;
     buffer keys = {0};
@@ -69,20 +69,52 @@ static void gguf_config_reads_ids_window_and_scaling(void **state)
     put_u32(&keys, "tokenizer.ggml.eos_token_id", 2);
     put_u32(&keys, "tokenizer.ggml.eot_token_id", 9);
     put_u32(&keys, "tokenizer.ggml.eom_token_id", UINT32_MAX);
-    put_u32(&keys, "llama.attention.sliding_window", 16);
     put_u32(&keys, "llama.attention.key_length", 16);
     put_u32(&keys, "llama.rope.dimension_count", 16);
     put_f32(&keys, "llama.rope.freq_base", 500000);
     put_text(&keys, "llama.rope.scaling.type", "yarn");
     put_f32(&keys, "llama.rope.scaling.factor", 4);
     put_u32(&keys, "llama.rope.scaling.original_context_length", 32);
-    if (read_with("llama", 11, &keys)) fail_msg("%s", err.message);
+    if (read_with("llama", 10, &keys)) fail_msg("%s", err.message);
     assert_true(config.bos == 1 && config.n_eos == 2 && config.eos[0] == 2 && config.eos[1] == 9);
-    assert_true(config.window == 16 && config.slides[0] && config.slides[1] && config.C == 16);
+    assert_int_equal(config.C, 16);
     assert_true(config.rope.scaling == ROPE_YARN && config.rope.factor == 4 &&
                 config.rope.original_context == 32);
     assert_true(config.rope.theta == 500000.0f && config.rope.beta_fast == 32 && config.rope.truncate);
     assert_true(config.rope.attention_factor > 1.1386f && config.rope.attention_factor < 1.1387f);
+    buffer_free(&keys);
+}
+
+/* As in llama.cpp, for each architecture that we know: the key says neither which layers nor whether. */
+static void gguf_config_with_sliding_window_sees_everything(void **state)
+{
+    (void)state;
+    static const char *const archs[] = {"llama", "qwen2", "qwen3", "ernie4_5"};
+    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
+        buffer keys = {0};
+        char key[64];
+        snprintf(key, sizeof key, "%s.attention.sliding_window", archs[i]);
+        put_u32(&keys, key, 16);
+        if (read_with(archs[i], 1, &keys)) fail_msg("%s", err.message);
+        assert_true(config.window == 0 && !config.slides[0] && !config.slides[1]);
+        buffer_free(&keys);
+    }
+}
+
+static void gguf_config_finds_ends_of_text_by_their_strings(void **state)
+{
+    (void)state;
+    static const char *const tokens[10] = {"a",         "<|endoftext|>", "b", "<|im_end|>",   "",
+                                           "<|im_end|", "im_end",        "c", "<|im_start|>", "</s>"};
+    buffer keys = {0};
+    put_u32(&keys, "tokenizer.ggml.eos_token_id", 3);
+    put_key(&keys, "tokenizer.ggml.tokens", GGUF_ARRAY);
+    put_number(&keys, GGUF_STRING, 4);
+    put_number(&keys, 10, 8);
+    for (size_t i = 0; i < 10; i++) put_string(&keys, tokens[i]);
+    if (read_with("qwen2", 2, &keys)) fail_msg("%s", err.message);
+    assert_int_equal(config.n_eos, 3);
+    assert_true(config.eos[0] == 3 && config.eos[1] == 1 && config.eos[2] == 9);
     buffer_free(&keys);
 }
 
@@ -205,7 +237,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gguf_config_reads_sizes_and_defaults),
-        cmocka_unit_test(gguf_config_reads_ids_window_and_scaling),
+        cmocka_unit_test(gguf_config_reads_ids_and_scaling),
+        cmocka_unit_test(gguf_config_with_sliding_window_sees_everything),
+        cmocka_unit_test(gguf_config_finds_ends_of_text_by_their_strings),
         cmocka_unit_test(gguf_config_with_bad_key_is_refused_by_name),
         cmocka_unit_test(gguf_config_of_unknown_architecture_lists_the_known),
         cmocka_unit_test(gguf_config_with_indivisible_heads_is_refused),

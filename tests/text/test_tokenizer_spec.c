@@ -96,14 +96,6 @@ static void spec_of_gpt2_kind_gives_the_ids_of_tokenizer_json(void **state)
     assert_true(compared > 15);
     assert_int_equal(tokenizer_bos(gguf), 1);
     assert_int_equal(tokenizer_eos(gguf), 2);
-    static const char *const names[] = {"default", "gpt-2", "llama3", "qwen2", "smollm", "tekken", "gpt-4o"};
-    for (i = 0; i < sizeof names / sizeof *names; i++) {
-        tokenizer *t;
-        a.spec.pre = names[i];
-        if (tokenizer_from_spec(&t, &a.spec, &err) != NVLLM_OK) fail_msg("%s: %s", names[i], err.message);
-        check_text(t, t, "Hello WORLD's 12345\n\n  x", 24);
-        tokenizer_close(t);
-    }
     tokenizer_close(json);
     tokenizer_close(gguf);
     free(text);
@@ -205,6 +197,97 @@ static void check_small(const tokenizer_spec *s, const char *text, const int32_t
     tokenizer_close(t);
 }
 
+static void check_flags(const tokenizer *t, const char *text, unsigned flags, const int32_t *want,
+                        size_t want_count)
+{
+    int32_t *ids;
+    size_t count;
+    nvllm_error err = {0};
+    if (tokenizer_encode(t, text, strlen(text), flags, &ids, &count, &err)) fail_msg("%s", err.message);
+    if (count != want_count) fail_msg("\"%s\": %zu ids", text, count);
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] != want[i]) fail_msg("\"%s\": id %zu is %d", text, i, (int)ids[i]);
+    free(ids);
+}
+
+/* Types as converters write them, wrong ones included. */
+static void spec_of_gpt2_kind_obeys_the_types_of_tokens(void **state)
+{
+    (void)state;
+    const tokenizer_text tokens[] = {text_of("a"),        text_of("b"),      text_of("<|im_end|>"),
+                                     text_of(""),         text_of("[user]"), text_of("[control]"),
+                                     text_of("ab"),       text_of(""),       text_of("[odd]"),
+                                     text_of("[unused]"), text_of("[")};
+    const int32_t types[] = {1, 1,  TOKENIZER_NORMAL, 1, TOKENIZER_USER_DEFINED, TOKENIZER_CONTROL, 1,
+                             1, 77, TOKENIZER_UNUSED, 1};
+    const tokenizer_text merges[] = {text_of("a b")};
+    const tokenizer_spec s = {.model = "gpt2",
+                              .pre = "gpt-2",
+                              .tokens = tokens,
+                              .token_count = 11,
+                              .types = types,
+                              .merges = merges,
+                              .merge_count = 1,
+                              .bos_id = -1,
+                              .eos_id = -1,
+                              .unk_id = -1};
+    tokenizer *t;
+    nvllm_error err = {0};
+    size_t len;
+    if (tokenizer_from_spec(&t, &s, &err)) fail_msg("%s", err.message);
+    check_flags(t, "ab[user]a", 0, (const int32_t[]){6, 4, 0}, 3); /* user-defined: always */
+    check_flags(t, "ab[control]a", TOKENIZER_PARSE_SPECIAL, (const int32_t[]){6, 5, 0}, 3);
+    check_flags(t, "a<|im_end|>", TOKENIZER_PARSE_SPECIAL, (const int32_t[]){0, 2},
+                2);                                                /* known by its string */
+    check_flags(t, "[control]ab", 0, (const int32_t[]){10, 6}, 2); /* its letters are no tokens here */
+    check_flags(t, "[odd][unused]", TOKENIZER_PARSE_SPECIAL, (const int32_t[]){10, 10}, 2);
+    assert_true(tokenizer_is_special(t, 2) && tokenizer_is_special(t, 5));
+    assert_false(tokenizer_is_special(t, 4) || tokenizer_is_special(t, 8) || tokenizer_is_special(t, 9));
+    assert_int_equal(tokenizer_vocab_size(t), 11);
+    assert_non_null(tokenizer_id_to_piece(t, 3, &len)); /* empty strings are tokens that no text becomes */
+    assert_int_equal(tokenizer_token_to_id(t, "[EMPTY_7]", 9), 7);
+    tokenizer_close(t);
+}
+
+/* User-defined tokens are cut out of the plain text: what follows starts anew, with its space. */
+static void spec_of_llama_kind_cuts_user_defined_tokens_out_of_plain_text(void **state)
+{
+    (void)state;
+    enum { BYTES = 256, SIZE = BYTES + 9 };
+    static char names[BYTES][8];
+    tokenizer_text tokens[SIZE];
+    int32_t types[SIZE];
+    float scores[SIZE] = {0};
+    static const char *const words[] = {"<unk>", "\xE2\x96\x81", "a", "[x]", "  ", "</s>", "", "", "\n"};
+    static const int32_t kinds[] = {TOKENIZER_UNKNOWN, 1, 1, TOKENIZER_USER_DEFINED, TOKENIZER_USER_DEFINED,
+                                    TOKENIZER_NORMAL,  0, 1, TOKENIZER_USER_DEFINED};
+    for (int i = 0; i < SIZE; i++) {
+        if (i < BYTES) snprintf(names[i], sizeof names[i], "<0x%02X>", (unsigned)i);
+        tokens[i] = text_of(i < BYTES ? names[i] : words[i - BYTES]);
+        types[i] = i < BYTES ? TOKENIZER_NORMAL : kinds[i - BYTES]; /* bytes without their type */
+    }
+    const tokenizer_spec s = {.model = "llama",
+                              .tokens = tokens,
+                              .token_count = SIZE,
+                              .scores = scores,
+                              .types = types,
+                              .bos_id = -1,
+                              .eos_id = -1,
+                              .unk_id = -1,
+                              .add_space_prefix = true};
+    tokenizer *t;
+    nvllm_error err = {0};
+    if (tokenizer_from_spec(&t, &s, &err)) fail_msg("%s", err.message);
+    const int32_t mark = BYTES + 1, a = BYTES + 2, x = BYTES + 3, two = BYTES + 4, line = BYTES + 8;
+    check_flags(t, "[x]a", 0, (const int32_t[]){x, mark, a}, 3);
+    check_flags(t, "a[x]", 0, (const int32_t[]){mark, a, x}, 3);
+    check_flags(t, "a  a", 0, (const int32_t[]){mark, a, two, mark, a}, 5);
+    check_flags(t, "\n", 0, (const int32_t[]){line}, 1);
+    check_flags(t, "z</s>", TOKENIZER_PARSE_SPECIAL, (const int32_t[]){mark, 'z', BYTES + 5}, 3);
+    assert_null(tokenizer_note(t));
+    tokenizer_close(t);
+}
+
 static void bpe_of_equal_pairs_merges_from_the_left(void **state)
 {
     (void)state;
@@ -264,6 +347,8 @@ int main(void)
         cmocka_unit_test(spec_of_gpt2_kind_gives_the_ids_of_tokenizer_json),
         cmocka_unit_test(spec_with_unknown_names_or_ids_is_refused),
         cmocka_unit_test(spec_of_llama_kind_merges_by_score_and_falls_back_to_bytes),
+        cmocka_unit_test(spec_of_gpt2_kind_obeys_the_types_of_tokens),
+        cmocka_unit_test(spec_of_llama_kind_cuts_user_defined_tokens_out_of_plain_text),
         cmocka_unit_test(bpe_of_equal_pairs_merges_from_the_left),
         cmocka_unit_test(spm_of_overlapping_pairs_takes_the_better_score),
     };

@@ -1,69 +1,30 @@
 /* Building a tokenizer from a GGUF's arrays; see tokenizer.h.
  *
  * "llama" is SentencePiece BPE by scores, "gpt2" byte-level BPE by merges. A GGUF names the pre-tokenizer
- * instead of spelling it out; the regular expressions are those of the models' tokenizer.json, and for names
- * without one those of llama.cpp (src/llama-vocab.cpp, MIT). Unknown names are refused: a near miss gives wrong
- * tokens silently. */
+ * instead of spelling it out (named_pre.h). Unknown names are refused: a near miss gives wrong tokens silently. */
 #include "text/tokenizer/json.h"
+#include "text/tokenizer/named_pre.h"
 #include "text/tokenizer/parts.h"
 #include "text/utf8.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define GPT2_REGEX "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
-#define TAIL       "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define HEAD       "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
-#define UPPER      "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
-#define LOWER      "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-#define LEAD       "[^\\r\\n\\p{L}\\p{N}]?"
-#define ENDINGS    "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-#define CASE_TAIL  "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-
-typedef struct {
-    const char *names; /* separated by spaces, with one at either end */
-    const char *regex[4];
-    bool ignore_merges, nfc;
-} pre_tokenizer;
-
-static const pre_tokenizer known[] = {
-    {" default ",
-     {"[\\p{P}\\$\\+<=>\\^~\\|]+",
-      "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)", "\\p{N}+",
-      "[0-9][0-9][0-9]"},
-     false,
-     false},
-    {" gpt-2 gpt2 phi-2 mpt olmo jais roberta-bpe ", {GPT2_REGEX}, false, false},
-    {" llama-bpe llama3 llama-v3 llama4-smaug falcon3 ", {HEAD "\\p{N}{1,3}" TAIL}, true, false},
-    {" smaug-bpe dbrx chatglm-bpe ", {HEAD "\\p{N}{1,3}" TAIL}, false, false},
-    {" qwen2 deepseek-r1-qwen ", {HEAD "\\p{N}" TAIL}, false, true},
-    {" stablelm2 ", {HEAD "\\p{N}" TAIL}, false, false},
-    {" smollm starcoder refact command-r codeshell exaone ", {"\\p{N}", GPT2_REGEX}, false, false},
-    {" tekken ", {LEAD UPPER "*" LOWER "+|" LEAD UPPER "+" LOWER "*|\\p{N}" CASE_TAIL}, true, false},
-    {" gpt-4o llama4 ",
-     {LEAD UPPER "*" LOWER "+" ENDINGS "|" LEAD UPPER "+" LOWER "*" ENDINGS "|\\p{N}{1,3}" CASE_TAIL},
-     false,
-     false},
-};
-
-static const pre_tokenizer *find_pre(const char *name)
+bool tokenizer_pre_adds_bos(const char *pre)
 {
-    size_t len = strlen(name);
-    if (len == 0 || strchr(name, ' ')) return NULL;
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        for (const char *at = known[i].names; (at = strstr(at, name)); at++)
-            if (at[-1] == ' ' && at[len] == ' ') return &known[i];
-    return NULL;
+    const tok_named_pre *p = pre ? tok_named_pre_find(pre) : NULL;
+    return p && p->add_bos;
 }
 
 static nvllm_status add_pre(tokenizer *t, const char *name, nvllm_error *err)
 {
-    const pre_tokenizer *p = find_pre(name ? name : "default");
+    const tok_named_pre *p = tok_named_pre_find(name);
     if (!p) return error_set(err, NVLLM_ERR_UNSUPPORTED, "pre-tokenizer \"%.60s\" is not known", name);
     nvllm_status st = NVLLM_OK;
     t->model.ignore_merges = p->ignore_merges;
     if (p->nfc) st = tok_normalizer_add(&t->normalizer, (tok_normalize_step){.kind = TOK_NFC}, err);
-    for (size_t i = 0; st == NVLLM_OK && i < 4 && p->regex[i]; i++) {
+    for (size_t i = 0; st == NVLLM_OK && i < TOK_NAMED_REGEXES && p->regex[i]; i++) {
         tok_pre_step split = {.kind = TOK_SPLIT, .behavior = TOK_ISOLATED};
         st = tok_pattern_regex(&split.pattern, p->regex[i], strlen(p->regex[i]), err);
         if (st == NVLLM_OK) st = tok_pretokenizer_add(&t->pretokenizer, split, err);
@@ -74,15 +35,46 @@ static nvllm_status add_pre(tokenizer *t, const char *name, nvllm_error *err)
                           : st;
 }
 
+/* Strings that are control tokens whatever type the file gives them: ends of turns and texts, parts of "fill in the
+ * middle". The list is llama.cpp's, for the same reason: converters forget the type. */
+static bool is_known_control(tokenizer_text token)
+{
+    static const char known[] =
+        " <|eot_id|> <|eom_id|> <|im_end|> <|end|> <|end_of_text|> <|endoftext|> <end_of_turn> "
+        "<end_of_utterance>"
+        " <EOT> _<EOT> [EOT] [EOS] </s> <\uFF5Cend\u2581of\u2581sentence\uFF5C>"
+        " <|fim_prefix|> <|fim_suffix|> <|fim_middle|> <|fim_pad|> <|fim_repo|> <|repo_name|> <|file_sep|>"
+        " <fim-prefix> <fim-suffix> <fim-middle> <fim-pad> <fim-repo>"
+        " <fim_prefix> <fim_suffix> <fim_middle> <fim_pad> <reponame>"
+        " <\uFF5Cfim\u2581begin\uFF5C> <\uFF5Cfim\u2581hole\uFF5C> <\uFF5Cfim\u2581end\uFF5C> ";
+    return token.len && strchr("<[_", token.data[0]) && tok_is_listed(known, token.data, token.len);
+}
+
+/* A type that is not known makes an ordinary token, as in llama.cpp. */
+static int32_t type_of(const tokenizer_spec *s, size_t i)
+{
+    int32_t type = s->types ? s->types[i] : TOKENIZER_NORMAL;
+    if (is_known_control(s->tokens[i])) return TOKENIZER_CONTROL;
+    return type >= TOKENIZER_NORMAL && type <= TOKENIZER_BYTE ? type : TOKENIZER_NORMAL;
+}
+
+/* Ids without a token have empty strings in some files; they get the names that llama.cpp gives them. */
+static tokenizer_text text_of(const tokenizer_spec *s, size_t i, char spare[static 32])
+{
+    if (s->tokens[i].len) return s->tokens[i];
+    return (tokenizer_text){spare, (size_t)snprintf(spare, 32, "[EMPTY_%zu]", i)};
+}
+
 static nvllm_status read_gpt2_token(tokenizer *t, const tokenizer_spec *s, size_t i, nvllm_error *err)
 {
-    tokenizer_text token = s->tokens[i];
+    char spare[32];
+    tokenizer_text token = text_of(s, i, spare);
     if (utf8_valid_prefix(token.data, token.len) != token.len)
         return error_set(err, NVLLM_ERR_FORMAT, "token %zu is not valid UTF-8", i);
     nvllm_status st = tok_vocab_add(&t->model.vocab, token.data, token.len, (int64_t)i, err);
-    int32_t type = s->types ? s->types[i] : TOKENIZER_NORMAL;
+    int32_t type = type_of(s, i);
     bool special = type == TOKENIZER_CONTROL || type == TOKENIZER_UNKNOWN;
-    if (st != NVLLM_OK || token.len == 0 || !(special || type == TOKENIZER_USER_DEFINED)) return st;
+    if (st != NVLLM_OK || !(special || type == TOKENIZER_USER_DEFINED)) return st;
     tok_added_token added = {
         .content = (char *)token.data, .len = token.len, .id = (int32_t)i, .special = special};
     return tok_added_add(&t->added, added, err);
@@ -91,7 +83,9 @@ static nvllm_status read_gpt2_token(tokenizer *t, const tokenizer_spec *s, size_
 static nvllm_status build_gpt2(tokenizer *t, const tokenizer_spec *s, nvllm_error *err)
 {
     t->model.kind = TOK_BPE;
-    nvllm_status st = add_pre(t, s->pre, err);
+    if (!s->pre)
+        t->note = "the file names no pre-tokenizer; its tokens may be wrong, as \"default\" is used for it";
+    nvllm_status st = add_pre(t, s->pre ? s->pre : "default", err);
     for (size_t i = 0; st == NVLLM_OK && i < s->token_count; i++) st = read_gpt2_token(t, s, i, err);
     for (size_t i = 0; st == NVLLM_OK && i < s->merge_count; i++) {
         const char *left = s->merges[i].data;
@@ -114,9 +108,14 @@ static nvllm_status build_llama(tokenizer *t, const tokenizer_spec *s, nvllm_err
     t->model.mergeable = calloc(s->token_count + 1, sizeof *t->model.mergeable);
     if (!t->model.score || !t->model.mergeable) return error_memory(err, s->token_count * 9, "the tokens");
     nvllm_status st = NVLLM_OK;
-    for (size_t i = 0; st == NVLLM_OK && i < s->token_count; i++)
-        st = tokenizer_spm_piece(t, s->tokens[i], (double)s->scores[i],
-                                 s->types ? s->types[i] : TOKENIZER_NORMAL, err);
+    for (size_t i = 0; st == NVLLM_OK && i < s->token_count; i++) {
+        char spare[32];
+        st = tokenizer_spm_piece(t, text_of(s, i, spare), (double)s->scores[i], type_of(s, i), err);
+    }
+    /* User-defined tokens are in plain text here and cut out of it before a space goes in front, so that one at the
+     * start has no mark before it; SentencePiece itself searches them later. */
+    for (size_t i = 0; i < t->added.count; i++) t->added.token[i].normalized = false;
+    t->model.byte_fallback = true; /* where the 256 tokens are there, whatever types they have */
     if (s->unk_id >= 0) t->model.unk_id = s->unk_id;
     tokenizer_spm_options options = {.squeeze = s->remove_extra_whitespaces,
                                      .space_prefix = s->add_space_prefix};

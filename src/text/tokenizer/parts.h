@@ -18,6 +18,7 @@ struct tokenizer {
     tok_decoder decoder;
     tok_ids before, after; /* what TOKENIZER_ADD_SPECIAL puts around the text */
     int32_t vocab_size, bos, eos;
+    const char *note; /* a string constant, or NULL */
 };
 
 nvllm_status tokenizer_new(tokenizer **out, nvllm_error *err);

@@ -287,6 +287,11 @@ const char *tokenizer_id_to_piece(const tokenizer *t, int32_t id, size_t *len)
     return added ? added->content : NULL;
 }
 
+const char *tokenizer_note(const tokenizer *t)
+{
+    return t->note;
+}
+
 bool tokenizer_is_special(const tokenizer *t, int32_t id)
 {
     const tok_added_token *added = tok_added_by_id(&t->added, id);
