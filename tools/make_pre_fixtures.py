@@ -28,6 +28,7 @@ TEXTS = [
     "\u0928\u092e\u0938\u094d\u0924\u0947 \u0926\u0941\u0928\u093f\u092f\u093e \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35\u0e0a\u0e32\u0e27\u0e42\u0e25\u0e01 \u05e9\u05c1\u05b8\u05dc\u05d5\u05b9\u05dd \u0645\u064e\u0631\u0652\u062d\u064e\u0628\u064b\u0627",
     "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467 ok\U0001f44d\U0001f3fd! \u2764\ufe0f\u2764\ufe0f 1\ufe0f\u20e3 \u2026 \u201cquoted\u201d \u2018so\u2019 \u2014 end",
     "wait...what?! (no) [yes] {maybe} !!bang @user #tag $x %y &z *w a|b a.b,c;d:e \u3002\u060c\u06d4\u0964 \u00a1hola!\n\n!",
+    "\u4e2d\u6587abc\u4e2d\u6587abc \u4e2d\u6587abc, \ud55c\u4e2d\u6587\u30c6\u30b9\u30c8x \ud55c\u4e2d\u6587\u30c6\u30b9\u30c8x.",
     " a bc d ef\u0301g h", "Ankara'dan, Bursa'dan; Konya'dan! o'dan: \u0130zmir'den", "<sentinel:12> IMGIMGABCZ IMGIMGAZ <sentinel:x>", "zebra zebras a zebra\nzebra",
     "x" + " " * 20 + "y" + " " * 7 + "\n" + " " * 3 + "z" + "\n" * 5 + "w" + " " * 4,
     "\u200b\ufeff\u2028\u2029 \u0085a\x0bb\x0cc \x1c\x1d\x00\x01\x7f", "\u02bcx \u01c5\u01c8 \u2c7c\u2c7d \u1d2c\u1d6a \u10a0\u10d0 \u13a0\uab70 \U0001e900\U0001e922 \U00010400\U00010428",
@@ -110,7 +111,7 @@ def trained():
     t = Tokenizer(models.BPE())
     t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     t.train_from_iterator(TEXTS * 3, trainers.BpeTrainer(
-        vocab_size=1000, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False))
+        vocab_size=1040, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False))
     model = json.loads(t.to_str())["model"]
     tokens = sorted(model["vocab"], key=model["vocab"].get)
     # Only ignore_merges reaches this one: no merge makes it.

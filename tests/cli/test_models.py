@@ -234,6 +234,31 @@ class Tokens(Case):
         self.fails(1, "tokenize", "-m", path, stdin=b"a", says="Abacus")
 
 
+class PreTokenizer(Case):
+    """What a GGUF calls its pre-tokenizer, in a copy of a fixture whose name is changed in place."""
+    def copy(self, old, new):
+        data = (FIXTURES / "gguf/qwen3-bf16.gguf").read_bytes()
+        self.assertEqual((data.count(old), len(old)), (1, len(new)))
+        path = self.folder / "copy.gguf"
+        path.write_bytes(data.replace(old, new))
+        return path
+
+    def test_missing_name_is_told_where_text_is_read(self):
+        model = self.copy(b"tokenizer.ggml.pre", b"tokenizer.ggml.prx")
+        note = b"tokenizer: the file names no pre-tokenizer"
+        done = self.succeeds("tokenize", "-m", model, stdin=b"abc")
+        self.assertIn(note, done.stderr)
+        self.assertEqual(len(done.stdout.split()), 3)
+        self.assertIn(note, self.succeeds("run", "-m", model, "-p", "abc", "-n", "2", "--device", "cpu").stderr)
+        self.assertNotIn(note, self.succeeds("tokenize", "-m", FIXTURES / "gguf/qwen3-bf16.gguf", stdin=b"abc").stderr)
+
+    def test_unknown_name_is_refused(self):
+        model = self.copy(b"\5\0\0\0\0\0\0\0qwen2", b"\5\0\0\0\0\0\0\0qwenX")
+        says = 'copy.gguf: pre-tokenizer "qwenX" is not known'
+        self.fails(1, "tokenize", "-m", model, stdin=b"abc", says=says)
+        self.fails(1, "run", "-m", model, "-p", "abc", says=says)
+
+
 class Render(Case):
     def test_model_renders_messages_as_its_template_does(self):
         model = chat_model(self.folder)
