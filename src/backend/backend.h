@@ -20,7 +20,7 @@
 
 #include <stdbool.h>
 
-#define BACKEND_MAX_RECORDED 4096 /* keys of recorded op lists are 1 .. this */
+#define BACKEND_MAX_RECORDED 8192 /* keys of recorded op lists are 1 .. this */
 #define BACKEND_FENCES       16
 #define BACKEND_CLAUSE       256
 

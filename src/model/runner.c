@@ -160,12 +160,12 @@ static int32_t rows_of(const runner *r, int32_t R)
     return rows < most ? rows : most;
 }
 
-/* Steps in which every row makes one token differ in the arrays' contents only: recorded once per number of rows and
- * class of lengths. */
+/* Steps in which every row makes one token differ in the arrays' contents only: recorded once per number of rows, class of
+ * lengths, and whether all draws are greedy. */
 static nvllm_status run_recorded(runner *r, const batch *step, int32_t lengths, nvllm_error *err)
 {
     const backend_type *type = r->backend->type;
-    int32_t key = lengths * RECORDED_ROWS + step->R;
+    int32_t key = (2 * lengths + step->greedy) * RECORDED_ROWS + step->R;
     if (type->replay(r->backend, key)) return NVLLM_OK;
     type->record(r->backend);
     run_ops(r, step);
@@ -180,7 +180,7 @@ static bool is_steady(const runner *r, const batch *s, int32_t lengths)
 {
     bool edits = s->n_counts || s->n_bias || s->n_banned;
     return s->T == s->R && s->N == s->R && s->n_draws == s->R && !edits && s->R <= RECORDED_ROWS &&
-           (lengths + 1) * RECORDED_ROWS <= BACKEND_MAX_RECORDED && r->backend->type->replay && !r->hook;
+           (2 * lengths + 2) * RECORDED_ROWS <= BACKEND_MAX_RECORDED && r->backend->type->replay && !r->hook;
 }
 
 nvllm_status runner_launch(runner *r, const batch *step, nvllm_error *err)
@@ -196,6 +196,7 @@ nvllm_status runner_launch(runner *r, const batch *step, nvllm_error *err)
     nvllm_status st = placement_step(&r->place, &placed, step, steady ? rows_of(r, step->R) : step->R,
                                      columns_of(r, step, lengths), err);
     if (st) return st;
+    placed.greedy = draws_are_greedy(step->draws, step->n_draws);
     placed.max_len = lengths < 24 ? 64 << lengths : 0;
     r->n_draws[parity] = step->n_draws;
     r->n_logits = step->N;

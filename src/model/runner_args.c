@@ -106,6 +106,7 @@ static op_draw_args draw_args(const runner *r, const batch *s)
     return (op_draw_args){.logits = r->buffer[BUF_LOGITS],
                           .V = r->model->config.V,
                           .N = s->n_draws,
+                          .greedy = s->greedy,
                           .order = s->draws,
                           .counts = s->counts,
                           .bias = s->bias,

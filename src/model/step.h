@@ -9,6 +9,7 @@
 typedef struct {
     int32_t T, R, N, P;
     int32_t max_len;       /* set by the runner: a bound of kv_len, of which there are few different ones */
+    bool greedy;           /* set by the runner: draws_are_greedy */
     const int32_t *tokens; /* [T]; -1-i: the token that draw i of the step before gave */
     const int32_t *pos;    /* [T] position in its sequence */
     const int32_t *slot;   /* [T] page*S + offset where the token's K and V go */

@@ -31,6 +31,13 @@ static void draw_one(const op_draw_args *a, int32_t i)
     r->epoch = o->epoch;
 }
 
+bool draws_are_greedy(const draw_order *orders, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++)
+        if (orders[i].params.temperature != 0 || orders[i].n_top >= 0) return false;
+    return true;
+}
+
 void op_draw_ref(const op_draw_args *a)
 {
     for (int32_t i = 0; i < a->N; i++) draw_one(a, i);

@@ -5,9 +5,10 @@
  *         last block of an order to arrive ends it, if it is greedy and wants no log-probabilities.
  * weigh   The same blocks, for orders without top-k: the mass of every tile, and for top-p the mass by distance.
  * choose  One block per order that is not done: filters, draw, log-probabilities (draw_choose.cuh).
+ * Where the host knows that all orders are greedy and want none, there is nothing left after scan.
  *
  * The logits are read once for greedy orders (4V bytes, from L2 at small N), twice for others, plus the chunks that
- * hold candidates. Grids depend on N and V only: one captured sequence serves whatever the orders say.
+ * hold candidates. Grids depend on N and V only: one captured sequence serves whatever the orders say, but for that.
  * Results depend neither on N nor on the number of blocks: what is kept is per tile. */
 #include "ops/draw_choose.cuh"
 
@@ -294,6 +295,7 @@ extern "C" void op_draw_cuda(const op_draw_args *a, const cuda_context *cuda)
     job.aligned = a->V % 4 == 0 && (uintptr_t)a->logits % 16 == 0;
     dim3 grid((unsigned)((job.tiles + job.tiles_per_block - 1) / job.tiles_per_block), (unsigned)a->N);
     launch(cuda, draw_scan, grid, TILE_THREADS, 0, job);
+    if (a->greedy) return;
     launch(cuda, draw_weigh, grid, TILE_THREADS, 0, job);
     cudaFuncSetAttribute(draw_choose, cudaFuncAttributeMaxDynamicSharedMemorySize,
                          (int)sizeof(choose_shared));

@@ -8,6 +8,8 @@
 #include "ops/op.h"
 #include "ops/sample.h"
 
+#include <stdbool.h>
+
 #define DRAW_MAX_TOP 20 /* log-probabilities of the best tokens, per draw */
 
 typedef struct {
@@ -34,6 +36,7 @@ typedef struct {
 typedef struct {
     float *logits; /* [rows, V] */
     int32_t V, N;  /* N orders */
+    bool greedy;   /* draws_are_greedy of all orders: a device needs to know it on the host; false is always right */
     const draw_order *order;
     const sample_count *counts;
     const sample_bias *bias;
@@ -42,6 +45,9 @@ typedef struct {
     int32_t *drawn; /* [N] */
     void *scratch;  /* CPU: draw_scratch(V) bytes, 8-byte aligned; others: unused */
 } op_draw_args;
+
+/* Whether all n are greedy and want no log-probabilities. */
+bool draws_are_greedy(const draw_order *orders, int32_t n);
 
 void op_draw_ref(const op_draw_args *a);
 size_t draw_scratch(int32_t V);

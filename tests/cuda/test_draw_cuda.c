@@ -187,6 +187,7 @@ static op_draw_args device_args(const batch *b, draw_result *result)
     a.banned = device_copy(&gpu, b->banned, (size_t)(b->n_banned + 1) * sizeof *b->banned);
     a.drawn = device_alloc(&gpu, (size_t)b->N * sizeof *b->drawn);
     a.result = result;
+    a.greedy = draws_are_greedy(b->order, b->N);
     a.logits = device_copy(&gpu, b->logits, (size_t)b->rows * (size_t)b->V * sizeof *b->logits);
     return a;
 }
@@ -290,7 +291,8 @@ static void compare_order(const batch *b, const draw_result *got, const int32_t 
 }
 
 /* Twice on the device: the second run finds what the first left in scratch and counters. */
-static void compare_batch(int32_t V, int32_t N, uint64_t *random)
+/* greedy: nothing else is asked for, and the host knows it. */
+static void compare_batch(int32_t V, int32_t N, bool greedy, uint64_t *random)
 {
     batch b = batch_open(V, N, random);
     size_t bytes = (size_t)(N + SPARE) * sizeof *b.result;
@@ -298,6 +300,11 @@ static void compare_batch(int32_t V, int32_t N, uint64_t *random)
     int32_t *drawn = check_alloc((size_t)N * sizeof *drawn),
             *drawn_again = check_alloc((size_t)N * sizeof *drawn);
     void *scratch = check_alloc(draw_scratch(V));
+    for (int32_t i = 0; greedy && i < N; i++) {
+        b.order[i].params.temperature = 0;
+        b.order[i].n_top = -1;
+    }
+    assert_true(!greedy || draws_are_greedy(b.order, N));
     memset(b.result, 0x5a, bytes);
     memset(got, 0x5a, bytes);
     memset(again, 0x5a, bytes);
@@ -331,7 +338,7 @@ static void compare_many(int32_t V, int batches, uint64_t seed)
     if (emulated) batches = (batches + 1) / 2;
     for (int i = 0; i < batches; i++) {
         in_host_memory = i / 3 % 2;
-        compare_batch(V, sizes[i % 3], &random);
+        compare_batch(V, sizes[i % 3], i % 7 == 6, &random);
     }
 }
 
@@ -365,8 +372,9 @@ static void draws_of_many_orders_equal_the_host(void **state)
     uint64_t random = 400;
     bool emulated = device_is_emulated(&gpu);
     in_host_memory = true;
-    compare_batch(50, emulated ? 200 : 4096, &random);
-    compare_batch(9001, emulated ? 50 : 1100, &random);
+    compare_batch(50, emulated ? 200 : 4096, false, &random);
+    compare_batch(9001, emulated ? 50 : 1100, false, &random);
+    compare_batch(9001, emulated ? 50 : 1100, true, &random);
 }
 
 /* ---- Speed --------------------------------------------------------------------------------------------------- */

@@ -9,7 +9,7 @@
 
 /* ---- A device whose results come late ------------------------------------------------------------------------ */
 
-enum { ROWS = 11, IDS = 36, MOST = 80, SCORE_ONLY = 7, KEYS = 8192, LIST = 512 };
+enum { ROWS = 11, IDS = 36, MOST = 80, SCORE_ONLY = 7, KEYS = BACKEND_MAX_RECORDED + 1, LIST = 512 };
 
 static draw_result late[2 * ROWS]; /* what the steps in flight have drawn, by place in the runner's array */
 static draw_result *visible;       /* the runner's array */
