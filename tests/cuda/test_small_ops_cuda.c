@@ -269,6 +269,25 @@ static void kv_write_puts_every_head_into_its_slot(void **state)
     }
 }
 
+/* ---- Long steps ---------------------------------------------------------------------------------------------- */
+
+/* Recorded, and not run: what a card refuses it refuses when it is asked, and the arrays need not be there. */
+static void ops_of_more_tokens_than_a_side_of_a_grid_are_launched(void **state)
+{
+    (void)state;
+    enum { T = 70000, D = 64 };
+    const backend_type *type = gpu.backend->type;
+    nvllm_error err = {0};
+    float *x = device_alloc(&gpu, sizeof *x), got;
+    type->record(gpu.backend);
+    device_run(&gpu, OP_SILU_MUL, &(op_args){.silu_mul = {x, x, x, D, 2 * D, T, D}});
+    device_run(&gpu, OP_RMSNORM, &(op_args){.rmsnorm = {x, D, x, D, x, T, 1, D, 1e-6f}});
+    device_run(&gpu, OP_ROPE, &(op_args){.rope = {x, D, T, 1, D, x, x, ROPE_PAIRS}});
+    if (type->record_end(gpu.backend, 1, &err)) fail_msg("%s", err.message);
+    device_read(&gpu, &got, x, sizeof got); /* fails where a launch has */
+    device_release(&gpu);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -277,6 +296,7 @@ int main(void)
         cmocka_unit_test(rope_table_up_to_position_131071_is_exact),
         cmocka_unit_test(silu_mul_of_every_size_is_close_to_the_reference),
         cmocka_unit_test(kv_write_puts_every_head_into_its_slot),
+        cmocka_unit_test(ops_of_more_tokens_than_a_side_of_a_grid_are_launched),
     };
     if (!device_open(&gpu)) return 77;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
