@@ -25,13 +25,13 @@
 
 /* ---- Types --------------------------------------------------------------------------------------------------- */
 
-struct int2 {
+struct alignas(8) int2 {
     int x, y;
 };
 struct alignas(16) int4 {
     int x, y, z, w;
 };
-struct uint2 {
+struct alignas(8) uint2 {
     unsigned x, y;
 };
 struct uint3 {
@@ -88,8 +88,14 @@ static inline void __syncwarp()
 {
     emulator::meet_warp(NULL, NULL);
 }
-static inline void __threadfence() {}
-static inline void __threadfence_system() {}
+static inline void __threadfence()
+{
+    emulator::fence_memory();
+}
+static inline void __threadfence_system()
+{
+    emulator::fence_memory();
+}
 static inline void __nanosleep(unsigned) {}
 static inline void cudaTriggerProgrammaticLaunchCompletion()
 {
@@ -203,7 +209,7 @@ static inline bool __any_sync(unsigned mask, bool yes)
 /* One emulated thread runs at a time, so this is one. */
 template <class T, class U> static inline T atomicAdd(T *p, U v)
 {
-    emulator::begin_atomic(p, sizeof *p);
+    emulator::begin_atomic(p, sizeof *p, true);
     T before = *p;
     *p = (T)(before + v);
     emulator::end_atomic();
@@ -212,7 +218,7 @@ template <class T, class U> static inline T atomicAdd(T *p, U v)
 
 template <class T, class U> static inline T atomicExch(T *p, U v)
 {
-    emulator::begin_atomic(p, sizeof *p);
+    emulator::begin_atomic(p, sizeof *p, true);
     T before = *p;
     *p = (T)v;
     emulator::end_atomic();
@@ -326,7 +332,11 @@ typedef struct emulated_graph *cudaGraph_t, *cudaGraphExec_t;
 typedef const struct emulated_node *cudaGraphNode_t;
 
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
-enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1, cudaStreamCaptureModeRelaxed = 2 };
+enum cudaStreamCaptureMode {
+    cudaStreamCaptureModeGlobal = 0,
+    cudaStreamCaptureModeThreadLocal = 1,
+    cudaStreamCaptureModeRelaxed = 2
+};
 enum cudaGraphNodeType { cudaGraphNodeTypeKernel = 0, cudaGraphNodeTypeMemset = 2 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 enum { cudaStreamNonBlocking = 1 };
@@ -343,7 +353,7 @@ struct cudaDeviceProp {
 };
 
 struct cudaFuncAttributes {
-    int maxDynamicSharedSizeBytes;
+    int ptxVersion;
 };
 
 enum cudaLaunchAttributeID {

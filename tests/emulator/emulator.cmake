@@ -7,7 +7,7 @@ include_directories(BEFORE ${PROJECT_SOURCE_DIR}/tests/emulator) # before src: i
 # Kernels read memory as other types than it was written as, and nvcc lets them.
 set(options -Wall -Wextra -Wno-unknown-pragmas -Wno-array-bounds -fno-strict-aliasing -ffp-contract=off)
 if(NVLLM_SANITIZE)
-  list(APPEND options -fsanitize=address -fno-omit-frame-pointer)
+  list(APPEND options -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
 endif()
 if(NOT CMAKE_BUILD_TYPE STREQUAL Debug)
   list(APPEND options -O3)

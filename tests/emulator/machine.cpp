@@ -46,6 +46,8 @@ namespace emulator
 
 enum { LANES = 32, STACK_BYTES = 128 * 1024, STACK_MARK = 0x5afe, SHARED_SPAN = 1 << 20, ALIGNMENT = 4096 };
 
+int code_major = 9;
+
 enum class state { ready, at_warp, at_block, at_cluster, at_grid, ended };
 
 struct pending_copy {
@@ -76,16 +78,17 @@ struct warp {
 };
 
 struct shared_variable {
-    const void *tag;
-    void *memory;
-    size_t bytes;
+    const void *tag;       /* NULL: the dynamic one */
+    void *block;           /* of ALIGNMENT, what memory lies in */
+    unsigned char *memory; /* at an odd multiple of its alignment */
+    size_t alignment, bytes;
 };
 
 struct block {
     uint3 index;
     std::vector<thread> threads;
     std::vector<warp> warps;
-    std::vector<shared_variable> shared; /* [0]: dynamic */
+    std::vector<shared_variable> shared; /* in the order in which they are first asked for */
     int triggered, waited;
     block_times times;
 };
@@ -121,6 +124,15 @@ void fail(const char *format, ...)
                 at_thread, at_cluster->of->name);
     fprintf(stderr, "\n");
     abort();
+}
+
+void hide(const void *memory, size_t bytes)
+{
+#if defined __SANITIZE_ADDRESS__
+    __asan_poison_memory_region(memory, bytes);
+#else
+    (void)memory, (void)bytes;
+#endif
 }
 
 static thread &self()
@@ -337,22 +349,13 @@ static uint3 position(unsigned i, const dim3 &of)
     return {i % of.x, i / of.x % of.y, i / (of.x * of.y)};
 }
 
-static shared_variable make_variable(const void *tag, size_t bytes)
-{
-    shared_variable v = {tag, NULL, bytes};
-    if (posix_memalign(&v.memory, ALIGNMENT, bytes ? bytes : 1)) fail("out of memory for shared memory");
-    memset(v.memory, 0xff, bytes);
-    watch(v.memory, bytes);
-    return v;
-}
-
 /* What make_next gave. */
 static void take_back(block &b)
 {
     for (thread &t : b.threads) release(t);
     for (shared_variable &v : b.shared) {
         forget(v.memory, v.bytes);
-        free(v.memory);
+        free(v.block);
     }
     b.shared.clear();
 }
@@ -395,9 +398,8 @@ std::unique_ptr<cluster> running_grid::make_next()
         for (size_t t = 0; t < b.threads.size(); t++)
             b.threads[t].index = position((unsigned)t, launch.block);
         for (size_t t = 0; t < b.threads.size(); t++)
-            b.threads[t].who = {number, first_of_chain,          first + i, (uint32_t)t, count(size),
+            b.threads[t].who = {number, first_of_chain,          first + i, (uint32_t)t, count(size), 0, 0,
                                 0,      &b.warps[t / LANES].met, &b.times};
-        b.shared.push_back(make_variable(NULL, launch.dynamic_shared));
     }
     return c;
 }
@@ -455,55 +457,76 @@ void meet_block()
 
 void meet_cluster()
 {
+    if (code_major < 9) fail("this kernel's code has no clusters");
     stop(state::at_cluster);
 }
 
 void trigger_next()
 {
-    at_block->triggered++;
+    at_block->triggered += code_major >= 9;
 }
 
 void wait_for_grids()
 {
-    if (!at_cluster->of->programmatic) return;
+    if (!at_cluster->of->programmatic || code_major < 9) return;
     at_block->waited++;
     stop(state::at_grid);
     self().who.waited = meeting_time();
     if (at_block->times.waited == 0) at_block->times.waited = self().who.waited;
 }
 
+/* The block's variable of this tag, made when it is first asked for. */
+static void *shared_memory(const void *tag, size_t bytes, size_t alignment)
+{
+    shared_variable v = {tag, NULL, NULL, alignment, bytes};
+    size_t sum = at_cluster->of->dynamic_shared + (tag ? bytes : 0), most = at_cluster->of->most_shared;
+    for (const shared_variable &other : at_block->shared) {
+        if (other.tag == tag) return other.memory;
+        sum += other.tag ? other.bytes : 0;
+    }
+    if (sum > most) fail("%zu bytes of shared memory, and a block has at most %zu", sum, most);
+    if (2 * alignment > ALIGNMENT) fail("shared memory aligned to %zu bytes", alignment);
+    if (posix_memalign(&v.block, ALIGNMENT, alignment + bytes)) fail("out of memory for shared memory");
+    v.memory = (unsigned char *)v.block + alignment;
+    memset(v.memory, 0xff, bytes);
+    hide(v.block, alignment);
+    watch(v.memory, bytes);
+    at_block->shared.push_back(v);
+    return v.memory;
+}
+
 void *dynamic_memory(size_t alignment)
 {
-    if (alignment > ALIGNMENT) fail("shared memory is aligned to %d bytes", ALIGNMENT);
-    return at_block->shared[0].memory;
+    return shared_memory(NULL, at_cluster->of->dynamic_shared, alignment);
 }
 
-void *static_memory(const void *tag, size_t bytes)
+void *static_memory(const void *tag, size_t bytes, size_t alignment)
 {
-    for (shared_variable &v : at_block->shared)
-        if (v.tag == tag) return v.memory;
-    at_block->shared.push_back(make_variable(tag, bytes));
-    return at_block->shared.back().memory;
+    return shared_memory(tag, bytes, alignment);
 }
 
-/* SHARED_SPAN * (number of the variable + 1) + offset. */
+/* SHARED_SPAN * (number of the variable + 1) + its alignment + offset. */
 uint32_t address_of(const void *memory)
 {
     for (size_t i = 0; i < at_block->shared.size(); i++) {
         const shared_variable &v = at_block->shared[i];
-        if (memory < v.memory || (const char *)memory > (const char *)v.memory + v.bytes) continue;
-        return (uint32_t)(SHARED_SPAN * (i + 1) + (size_t)((const char *)memory - (const char *)v.memory));
+        if (memory < v.memory || memory > v.memory + v.bytes) continue;
+        return (uint32_t)(SHARED_SPAN * (i + 1) + v.alignment +
+                          (size_t)((const unsigned char *)memory - v.memory));
     }
     fail("address %p is not in this block's shared memory", memory);
 }
 
 static void *memory_in(const block &b, uint32_t address, size_t bytes)
 {
-    size_t i = address / SHARED_SPAN - 1, offset = address % SHARED_SPAN;
-    if (i >= b.shared.size() || offset + bytes > b.shared[i].bytes)
-        fail("%zu bytes at %zu of shared variable %zu lie outside of it", bytes, offset, i);
-    if (offset % bytes) fail("%zu bytes at %zu of shared variable %zu are misaligned", bytes, offset, i);
-    return (char *)b.shared[i].memory + offset;
+    size_t i = address / SHARED_SPAN - 1;
+    if (i >= b.shared.size()) fail("there is no shared memory at %u", address);
+    const shared_variable &v = b.shared[i];
+    size_t offset = address % SHARED_SPAN - v.alignment; /* far beyond the end when it is below */
+    if (offset >= SHARED_SPAN || offset + bytes > v.bytes)
+        fail("%zu bytes at %td of shared variable %zu lie outside of it", bytes, (ptrdiff_t)offset, i);
+    if (address % bytes) fail("%zu bytes at %zu of shared variable %zu are misaligned", bytes, offset, i);
+    return v.memory + offset;
 }
 
 void *memory_at(uint32_t address, size_t bytes)
@@ -563,9 +586,14 @@ void copies_arrive(int groups_left)
     finish_copies(self(), groups_left < 0 ? 0 : (size_t)groups_left);
 }
 
-void begin_atomic(const void *at, size_t bytes)
+void begin_atomic(const void *at, size_t bytes, bool relaxed)
 {
-    atomic_begins(at, bytes, &at_block->times);
+    atomic_begins(at, bytes, &at_block->times, relaxed);
+}
+
+void fence_memory()
+{
+    fence(&self().who, &at_block->times);
 }
 
 void end_atomic()

@@ -7,9 +7,11 @@
  *  - with programmatic launch, a kernel begins as early as it may: before the kernels ahead of it have done their work,
  *    so that reading their results before cudaGridDependencySynchronize() gives wrong numbers;
  *  - shared memory begins as NaNs; asynchronous copies read at once or late, and arrive only when waited for;
- *  - all memory comes from malloc, to the byte, so that AddressSanitizer sees a kernel's accesses past the end.
+ *  - all memory comes from malloc, to the byte, so that AddressSanitizer sees a kernel's accesses past the end; and it is
+ *    aligned to what CUDA promises and no more, so that UndefinedBehaviorSanitizer sees misaligned vectors.
  * A broken rule (lanes that diverge at a shuffle, a barrier that is not reached, misaligned copies, a block that never
- * waits for the kernels before it) ends the process with the kernel's name, block and thread.
+ * waits for the kernels before it or has more shared memory than there is, a call that waits while a stream records)
+ * ends the process with the kernel's name, block and thread.
  *
  * Races are found where the kernels are compiled for it (races.h).
  *
@@ -32,9 +34,13 @@ struct kernel_launch {
     std::function<void()> kernel; /* one thread's work */
     const char *name;
     dim3 grid, block, cluster;
-    size_t dynamic_shared;
-    bool programmatic; /* may begin before the kernels ahead of it have ended */
+    size_t dynamic_shared, most_shared; /* most: with the kernel's own variables */
+    bool programmatic;                  /* may begin before the kernels ahead of it have ended */
 };
+
+/* Compute capability, major, that the kernels are compiled for. Below 9 they have no waits for other kernels and no
+ * clusters in them. */
+extern int code_major;
 
 struct cluster;
 
@@ -62,6 +68,9 @@ class running_grid
     std::unique_ptr<cluster> make_next();
     void close(cluster &c);
 };
+
+/* AddressSanitizer takes these bytes for memory that nobody has, until they are freed. */
+void hide(const void *memory, size_t bytes);
 
 [[noreturn]] void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -28,7 +28,8 @@ struct page {
 };
 
 struct release {
-    uint64_t time, met; /* and the block's last barrier then */
+    uint64_t time;
+    uint64_t covers, met; /* what was done up to then, and the block's last barrier before it */
     uint32_t thread;
 };
 
@@ -36,7 +37,9 @@ const accessor *running;
 static const bool looking = NVLLM_EMULATED_RACES; /* the kernels tell of their accesses */
 static uint64_t now;
 static bool in_atomic;
-static std::unordered_map<uintptr_t, page *> &pages = *new std::unordered_map<uintptr_t, page *>;
+/* Never destroyed; used, or the compiler keeps no pointer to it where nothing is looked for, and it has leaked. */
+[[gnu::used]] static std::unordered_map<uintptr_t, page *> &pages =
+    *new std::unordered_map<uintptr_t, page *>;
 static std::unordered_map<uint64_t, std::vector<release>>
     releases; /* of blocks of grids that have not ended */
 static struct {
@@ -94,7 +97,7 @@ static bool handed_over(const mark &m, const accessor &me)
                 (mine.acquired_by / 32 == me.thread / 32 && mine.acquired < *me.warp_met);
     if (!told) return false;
     for (const release &r : found->second)
-        if (r.time < mine.acquired && m.time <= r.time && (m.thread == r.thread || m.time <= r.met))
+        if (r.time < mine.acquired && m.time <= r.covers && (m.thread == r.thread || m.time <= r.met))
             return true;
     return false;
 }
@@ -164,14 +167,31 @@ void note_access(const void *at, size_t bytes, bool write)
     }
 }
 
-void atomic_begins(const void *at, size_t bytes, block_times *block)
+static void acquire(block_times *block, uint32_t thread)
+{
+    block->acquired = meeting_time();
+    block->acquired_by = thread;
+}
+
+void atomic_begins(const void *at, size_t bytes, block_times *block, bool relaxed)
 {
     if (!looking || !running) return;
     in_atomic = true;
     note_access(at, bytes, true);
-    block->acquired = meeting_time();
-    block->acquired_by = running->thread;
-    releases[block_key(running->grid, running->block)].push_back({now, block->met, running->thread});
+    block->asked = relaxed;
+    block->asked_by = running->thread;
+    if (!relaxed) acquire(block, running->thread);
+    uint64_t covers = relaxed ? running->fenced : meeting_time(),
+             met = relaxed ? running->fenced_met : block->met;
+    releases[block_key(running->grid, running->block)].push_back(
+        {meeting_time(), covers, met, running->thread});
+}
+
+void fence(accessor *who, block_times *block)
+{
+    who->fenced = meeting_time();
+    who->fenced_met = block->met;
+    if (block->asked && block->asked_by == who->thread) acquire(block, who->thread);
 }
 
 void atomic_ends()

@@ -1,8 +1,9 @@
 /* CUDA's runtime over the machine: streams are lists of what is to be done, which is done when the host waits or asks,
  * in the thread that does so. So a kernel reads mapped and pinned memory as late as it may.
  *
- * The variable NVLLM_EMULATOR sets the card, as "major=8,memory=64,fail=100": compute capability (9), multiprocessors
- * (4), MiB of memory (1024), and the number of the first launch that fails as one with a bad address does (none). */
+ * The variable NVLLM_EMULATOR sets the card, as "major=8,memory=64,fail=100": compute capability (9) and that of the
+ * kernels' code (the card's), multiprocessors (4), MiB of memory (1024), KiB of shared memory of a block (those of 9.0 or
+ * 8.0), and the number of the first launch that fails as one with a bad address does (none). */
 #include "machine.h"
 #include "races.h"
 
@@ -11,6 +12,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <thread>
 
 #include <time.h>
 
@@ -19,8 +21,9 @@ using emulator::kernel_launch;
 using emulator::running_grid;
 
 enum {
-    AHEAD = 8,    /* clusters of a grid that begin before the grids ahead have ended */
-    FOLLOWERS = 2 /* grids that begin behind the first one */
+    AHEAD = 8,      /* clusters of a grid that begin before the grids ahead have ended */
+    FOLLOWERS = 2,  /* grids that begin behind the first one */
+    ALIGNMENT = 256 /* of memory */
 };
 
 /* One thing to do: a launch, or something at once. */
@@ -40,9 +43,11 @@ struct emulated_graph {
 
 struct emulated_stream {
     std::deque<entry> queue;
-    emulated_graph *capture; /* NULL: nothing is being recorded */
-    uint32_t first_of_chain; /* grids since then may have overlapped */
-    bool chained;            /* what was done last was a grid */
+    emulated_graph *capture;    /* NULL: nothing is being recorded */
+    std::thread::id recorder;   /* the thread that records, */
+    cudaStreamCaptureMode mode; /* and whose calls that may wait are refused meanwhile */
+    uint32_t first_of_chain;    /* grids since then may have overlapped */
+    bool chained;               /* what was done last was a grid */
 };
 
 struct emulated_event {
@@ -52,26 +57,47 @@ struct emulated_event {
 };
 
 struct card_settings {
-    int major = 9, multiprocessors = 4;
-    long memory = 1024, fail = 0;
+    int major = 9, code = 0, multiprocessors = 4;
+    long memory = 1024, shared = 0, fail = 0;
 };
 
 static std::recursive_mutex lock;
 typedef std::lock_guard<std::recursive_mutex> locked;
 
-static std::map<char *, size_t> memory_of_card, memory_pinned;
+static std::map<char *, size_t> memory_of_card, memory_pinned; /* what the program has, and how many bytes */
 static size_t memory_taken;
 static std::set<emulated_stream *> streams;
-static std::map<const void *, int> most_shared; /* kernels that asked for more than 48 KB */
+static std::map<const void *, int> most_shared; /* dynamic, of kernels that have said it */
 static long launches;
 static cudaError_t broken; /* the card, for good */
 static thread_local cudaError_t last_error;
+static thread_local cudaStreamCaptureMode tolerance =
+    cudaStreamCaptureModeGlobal; /* of this thread's calls */
 
 static cudaError_t leave(cudaError_t rc)
 {
     if (rc == cudaSuccess) rc = broken;
     if (rc != cudaSuccess && rc != cudaErrorNotReady) last_error = rc;
     return rc;
+}
+
+/* A call that may wait for the card. */
+static void may_wait(const char *call)
+{
+    for (const emulated_stream *s : streams) {
+        if (!s->capture || s->mode == cudaStreamCaptureModeRelaxed ||
+            tolerance == cudaStreamCaptureModeRelaxed)
+            continue;
+        bool counts = s->mode == cudaStreamCaptureModeGlobal || s->recorder == std::this_thread::get_id();
+        if (counts) fail("%s while a stream records", call);
+    }
+}
+
+/* A call that waits for this stream, or asks how far it is. */
+static void ask(const emulated_stream *s, const char *call)
+{
+    if (s->capture) fail("%s of a stream that records", call);
+    may_wait(call);
 }
 
 static card_settings read_settings()
@@ -86,6 +112,10 @@ static card_settings read_settings()
         const std::string key = name;
         if (key == "major")
             s.major = (int)value;
+        else if (key == "code")
+            s.code = (int)value;
+        else if (key == "shared")
+            s.shared = value;
         else if (key == "multiprocessors")
             s.multiprocessors = (int)value;
         else if (key == "memory")
@@ -96,6 +126,9 @@ static card_settings read_settings()
             fail("NVLLM_EMULATOR has no \"%s\"", name);
         text += read + (text[read] == ',');
     }
+    if (!s.code) s.code = s.major;
+    if (!s.shared) s.shared = s.major >= 9 ? 227 : 163;
+    emulator::code_major = s.code;
     return s;
 }
 
@@ -175,7 +208,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *card, int device)
     for (int i = 0; i < 16; i++) card->uuid.bytes[i] = (char)i;
     card->major = settings().major;
     card->multiProcessorCount = settings().multiprocessors;
-    card->sharedMemPerBlockOptin = settings().major >= 9 ? 227 << 10 : 163 << 10;
+    card->sharedMemPerBlockOptin = (size_t)settings().shared << 10;
     return leave(cudaSuccess);
 }
 
@@ -221,13 +254,22 @@ const char *cudaGetErrorString(cudaError_t error)
 
 /* ---- Memory -------------------------------------------------------------------------------------------------- */
 
-/* With what nobody should read in it. */
+/* With what nobody should read in it; aligned to ALIGNMENT, and behind as many bytes to no more. */
 static cudaError_t take(std::map<char *, size_t> &from, void **memory, size_t bytes)
 {
-    if (posix_memalign(memory, emulator::PAGE, bytes ? bytes : 1)) return cudaErrorMemoryAllocation;
+    void *block;
+    if (posix_memalign(&block, emulator::PAGE, ALIGNMENT + bytes)) return cudaErrorMemoryAllocation;
+    *memory = (char *)block + ALIGNMENT;
     memset(*memory, 0xff, bytes);
+    emulator::hide(block, ALIGNMENT);
     from[(char *)*memory] = bytes;
     return cudaSuccess;
+}
+
+static void give_back(std::map<char *, size_t> &to, void *memory, const char *call)
+{
+    if (!to.erase((char *)memory)) fail("%s of %p, which is none of its memory", call, memory);
+    free((char *)memory - ALIGNMENT);
 }
 
 static bool lies_in(const std::map<char *, size_t> &all, const void *p, size_t bytes)
@@ -246,6 +288,7 @@ static size_t bytes_of_card()
 cudaError_t emulated_malloc(void **memory, size_t bytes)
 {
     locked hold(lock);
+    may_wait("cudaMalloc");
     if (bytes > bytes_of_card() - memory_taken) return leave(cudaErrorMemoryAllocation);
     cudaError_t rc = take(memory_of_card, memory, bytes);
     if (!rc) {
@@ -259,19 +302,21 @@ cudaError_t cudaFree(void *memory)
 {
     locked hold(lock);
     if (!memory) return cudaSuccess;
+    may_wait("cudaFree");
     for (emulated_stream *s : streams) do_all(*s);
     auto at = memory_of_card.find((char *)memory);
-    if (at == memory_of_card.end()) fail("cudaFree of %p, which cudaMalloc did not give", memory);
-    memory_taken -= at->second;
-    emulator::forget(memory, at->second);
-    memory_of_card.erase(at);
-    free(memory);
+    if (at != memory_of_card.end()) {
+        memory_taken -= at->second;
+        emulator::forget(memory, at->second);
+    }
+    give_back(memory_of_card, memory, "cudaFree");
     return leave(cudaSuccess);
 }
 
 cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned)
 {
     locked hold(lock);
+    may_wait("cudaHostAlloc");
     return leave(take(memory_pinned, memory, bytes));
 }
 
@@ -279,10 +324,9 @@ cudaError_t cudaFreeHost(void *memory)
 {
     locked hold(lock);
     if (!memory) return cudaSuccess;
+    may_wait("cudaFreeHost");
     for (emulated_stream *s : streams) do_all(*s);
-    if (!memory_pinned.erase((char *)memory))
-        fail("cudaFreeHost of %p, which cudaHostAlloc did not give", memory);
-    free(memory);
+    give_back(memory_pinned, memory, "cudaFreeHost");
     return leave(cudaSuccess);
 }
 
@@ -337,6 +381,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
     locked hold(lock);
+    ask(stream, "cudaStreamDestroy");
     do_all(*stream);
     streams.erase(stream);
     delete stream;
@@ -346,6 +391,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     locked hold(lock);
+    ask(stream, "cudaStreamSynchronize");
     do_all(*stream);
     return leave(cudaSuccess);
 }
@@ -353,21 +399,25 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
     locked hold(lock);
+    ask(stream, "cudaStreamQuery");
     if (stream->queue.empty()) return leave(cudaSuccess);
     do_first(*stream);
     return leave(cudaErrorNotReady);
 }
 
-cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode *)
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode *mode)
 {
+    std::swap(*mode, tolerance);
     return leave(cudaSuccess);
 }
 
-cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode)
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode)
 {
     locked hold(lock);
     if (stream->capture) fail("a recording begins in a recording");
     stream->capture = new emulated_graph();
+    stream->recorder = std::this_thread::get_id();
+    stream->mode = mode;
     return leave(cudaSuccess);
 }
 
@@ -375,6 +425,8 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
 {
     locked hold(lock);
     if (!stream->capture) fail("no recording was begun");
+    if (stream->mode != cudaStreamCaptureModeRelaxed && stream->recorder != std::this_thread::get_id())
+        fail("a recording ends in another thread than it began");
     *graph = stream->capture;
     stream->capture = NULL;
     return leave(cudaSuccess);
@@ -403,6 +455,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
 {
     locked hold(lock);
+    if (stream->capture) fail("cudaGraphLaunch into a recording");
     for (const emulated_node &node : exec->nodes) add(stream, node);
     return leave(cudaSuccess);
 }
@@ -441,6 +494,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     locked hold(lock);
+    if (stream->capture) fail("cudaEventRecord into a recording");
     event->stream = stream;
     event->pending++;
     add(stream, {nullptr, [=] {
@@ -455,6 +509,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
     locked hold(lock);
+    may_wait("cudaEventSynchronize");
     while (event->pending) do_first(*event->stream);
     return leave(cudaSuccess);
 }
@@ -470,25 +525,24 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
 
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, const void *)
 {
-    *attributes = {};
+    attributes->ptxVersion = settings().code * 10;
     return leave(cudaSuccess);
 }
 
 cudaError_t emulated_set_most_shared(const void *kernel, int bytes)
 {
     locked hold(lock);
-    cudaDeviceProp card;
-    cudaGetDeviceProperties(&card, 0);
-    if (bytes < 0 || (size_t)bytes > card.sharedMemPerBlockOptin) return leave(cudaErrorInvalidValue);
+    if (bytes < 0 || bytes > settings().shared << 10) return leave(cudaErrorInvalidValue);
     most_shared[kernel] = bytes;
     return leave(cudaSuccess);
 }
 
-static bool valid(const kernel_launch &l, const void *kernel)
+static bool valid(kernel_launch &l, const void *kernel)
 {
     const dim3 &g = l.grid, &c = l.cluster;
     auto asked = most_shared.find(kernel);
-    size_t most = asked == most_shared.end() ? 48 << 10 : std::max(48 << 10, asked->second);
+    size_t most = asked == most_shared.end() ? 48 << 10 : (size_t)asked->second;
+    l.most_shared = most > 48 << 10 ? (size_t)settings().shared << 10 : 48 << 10;
     return g.x > 0 && g.y > 0 && g.z > 0 && g.y < 65536 && g.z < 65536 && l.block.x > 0 &&
            l.block.x <= 1024 && c.x > 0 && c.y > 0 && c.z > 0 && g.x % c.x == 0 && g.y % c.y == 0 &&
            g.z % c.z == 0 && c.x * c.y * c.z <= 8 && l.dynamic_shared <= most;
@@ -499,7 +553,7 @@ cudaError_t emulated_launch(const cudaLaunchConfig_t *config, const void *kernel
 {
     locked hold(lock);
     std::shared_ptr<kernel_launch> l(new kernel_launch{work, name, config->gridDim, config->blockDim, dim3(),
-                                                       config->dynamicSmemBytes, false});
+                                                       config->dynamicSmemBytes, 0, false});
     for (unsigned i = 0; i < config->numAttrs; i++) {
         const cudaLaunchAttribute &a = config->attrs[i];
         if (settings().major < 9) return leave(cudaErrorInvalidValue);

@@ -252,6 +252,31 @@ static void misaligned_copy(float *out)
     async_copy(shared_address(dynamic_shared<16>() + 8), out, 16);
 }
 
+/* By no more than a variable of 16 bytes must be aligned. */
+static void misaligned_vector(float *out)
+{
+    cudaGridDependencySynchronize();
+    *(float4 *)(out + 2) = make_float4(1, 2, 3, 4);
+}
+
+/* As if it lay at a multiple of 32, where 16 are promised. */
+static void misaligned_matrix(float *out)
+{
+    uint32_t r[4], from = shared_address(dynamic_shared<16>());
+    load_matrices(r, from & ~31u);
+    out[0] = (float)r[0];
+}
+
+struct large {
+    float of[11 * 1024 + 1]; /* with 4096 bytes of the launch one too many for 48 KB */
+};
+
+static void too_much_shared_memory(float *out)
+{
+    block_shared<large>().of[0] = 1;
+    out[0] = 1;
+}
+
 /* A barrier is missing at the end: some blocks are gone before their neighbours have read. */
 static void gone_too_early(float *out)
 {
@@ -265,6 +290,29 @@ static void gone_too_early(float *out)
 static void no_wait(float *out)
 {
     out[threadIdx.x] = 1;
+}
+
+static void wait_for(cudaError_t (*call)(), bool relaxed)
+{
+    cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+    cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+    if (relaxed) cudaThreadExchangeStreamCaptureMode(&mode);
+    call();
+    if (relaxed) cudaThreadExchangeStreamCaptureMode(&mode);
+    cudaGraph_t graph;
+    assert_int_equal(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+    cudaGraphDestroy(graph);
+}
+
+static cudaError_t take_memory()
+{
+    cudaFree(array(1));
+    return cudaSuccess;
+}
+
+static cudaError_t ask_stream()
+{
+    return cudaStreamQuery(stream);
 }
 
 /* What the process says when this work ends it. */
@@ -288,7 +336,7 @@ static void expect_end(const std::function<void()> &work, const char *says)
         n += (size_t)got;
     close(ends[0]);
     waitpid(child, &status, 0);
-    if (!WIFSIGNALED(status) || !strstr(text, says))
+    if (status == 0 || !strstr(text, says))
         fail_msg("status %d and no \"%s\", it says: %s", status, says, text);
 }
 
@@ -302,8 +350,34 @@ static void broken_rules_end_the_process(void **)
     broken_rule_in(shuffle_of_some, "7 of 32 lanes are at an instruction");
     broken_rule_in(barrier_of_some, "threads wait at a barrier that others do not reach");
     broken_rule_in(misaligned_copy, "16 bytes at 8 of shared variable 0 are misaligned");
+    broken_rule_in(misaligned_matrix, "16 bytes at -16 of shared variable 0 lie outside of it");
+    if (TEST_SANITIZED) broken_rule_in(misaligned_vector, "misaligned address");
+    broken_rule_in(too_much_shared_memory, "49156 bytes of shared memory, and a block has at most 49152");
     broken_rule_in(no_wait, "ended without waiting for the kernels before it");
     expect_end([] { launch(false, 4, gone_too_early, 4, 32, array(128)); }, "its shared memory with it");
+}
+
+static void calls_that_may_wait_are_refused_while_a_stream_records(void **)
+{
+    wait_for(take_memory, true);
+    expect_end([] { wait_for(take_memory, false); }, "cudaMalloc while a stream records");
+    expect_end([] { wait_for(ask_stream, true); }, "cudaStreamQuery of a stream that records");
+}
+
+static void launches_beyond_the_cards_limits_are_errors(void **)
+{
+    cudaLaunchConfig_t config = {dim3(1, 65536), dim3(32), 0, stream, NULL, 0};
+    assert_int_equal(cudaLaunchKernelEx(&config, no_wait, (float *)NULL), cudaErrorInvalidValue);
+    config.gridDim = dim3(1);
+    config.dynamicSmemBytes = (48 << 10) + 1;
+    assert_int_equal(cudaLaunchKernelEx(&config, no_wait, (float *)NULL), cudaErrorInvalidValue);
+    assert_int_equal(cudaFuncSetAttribute(no_wait, cudaFuncAttributeMaxDynamicSharedMemorySize, 1024),
+                     cudaSuccess);
+    config.dynamicSmemBytes = 2048;
+    assert_int_equal(cudaLaunchKernelEx(&config, no_wait, (float *)NULL), cudaErrorInvalidValue);
+    assert_int_equal(cudaFuncSetAttribute(no_wait, cudaFuncAttributeMaxDynamicSharedMemorySize, 228 << 10),
+                     cudaErrorInvalidValue);
+    cudaGetLastError();
 }
 
 /* ---- Races --------------------------------------------------------------------------------------------------- */
@@ -361,6 +435,19 @@ static void last_adds(float *out, unsigned *counter, bool with_barriers)
     out[0] = sum;
 }
 
+/* The same by one thread of each block and an atomic that orders nothing by itself. */
+static void last_adds_by_fences(float *out, unsigned *counter, bool before, bool behind)
+{
+    out[blockIdx.x] = 1;
+    if (before) __threadfence();
+    bool last = atomicAdd(counter, 1u) == gridDim.x - 1;
+    if (behind) __threadfence();
+    if (!last) return;
+    float sum = 0;
+    for (unsigned i = 0; i < gridDim.x; i++) sum += out[i];
+    out[0] = sum;
+}
+
 static void early_copy(float *out)
 {
     copy(out, out + 64, true);
@@ -368,11 +455,14 @@ static void early_copy(float *out)
 
 static void ordered_accesses_are_no_races(void **)
 {
-    float *out = array(256), got[256], *counter = array(1);
+    float *out = array(256), got[256], *counter = array(2);
     launch(false, 1, neighbours, 1, 32, out, true);
     launch(false, 1, last_adds, 4, 64, out, (unsigned *)counter, true);
     read(got, out, 256);
     assert_true(got[0] == 256);
+    launch(false, 1, last_adds_by_fences, 4, 1, out, (unsigned *)counter + 1, true, true);
+    read(got, out, 256);
+    assert_true(got[0] == 4);
     cudaFree(out);
     cudaFree(counter);
 }
@@ -400,6 +490,14 @@ static void races_end_the_process(void **)
             launch(false, 1, last_adds, 4, 64, out, (unsigned *)counter, false);
         },
         "race: reads");
+    for (int missing = 0; missing < 2; missing++)
+        expect_end(
+            [=] {
+                float *out = array(256), *counter = array(1);
+                launch(false, 1, last_adds_by_fences, 4, 1, out, (unsigned *)counter, missing != 0,
+                       missing == 0);
+            },
+            "race: reads");
     expect_end(
         [] {
             float *out = array(128);
@@ -421,6 +519,8 @@ int main()
         cmocka_unit_test(recorded_kernels_run_when_they_are_replayed),
         cmocka_unit_test(host_memory_is_read_as_late_as_it_may),
         cmocka_unit_test(broken_rules_end_the_process),
+        cmocka_unit_test(calls_that_may_wait_are_refused_while_a_stream_records),
+        cmocka_unit_test(launches_beyond_the_cards_limits_are_errors),
         cmocka_unit_test(ordered_accesses_are_no_races),
         cmocka_unit_test(races_end_the_process),
     };

@@ -20,8 +20,8 @@ void trigger_next();   /* the next kernel may begin */
 void wait_for_grids(); /* the kernels ahead have ended */
 
 void *dynamic_memory(size_t alignment);
-void *static_memory(const void *tag,
-                    size_t bytes); /* the block's variable of this tag, made when first asked for */
+/* The block's variable of this tag. */
+void *static_memory(const void *tag, size_t bytes, size_t alignment);
 
 /* Shared memory by 32-bit addresses; `bytes` are checked to lie in it, and to be aligned to their number. */
 uint32_t address_of(const void *memory);
@@ -32,9 +32,10 @@ void copy_later(uint32_t to, const void *from, int bytes);
 void copies_end_group();
 void copies_arrive(int groups_left); /* all but the last groups; < 0: all, ended or not */
 
-/* Around an atomic operation on `bytes` at `at`. */
-void begin_atomic(const void *at, size_t bytes);
+/* Around an atomic operation on `bytes` at `at`; relaxed: it orders nothing without fences. */
+void begin_atomic(const void *at, size_t bytes, bool relaxed);
 void end_atomic();
+void fence_memory();
 
 } // namespace emulator
 

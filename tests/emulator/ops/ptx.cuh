@@ -17,7 +17,7 @@ static inline uint32_t shared_address(const void *memory)
 template <class T> static inline T &block_shared(void)
 {
     static const char tag = 0;
-    return *(T *)emulator::static_memory(&tag, sizeof(T));
+    return *(T *)emulator::static_memory(&tag, sizeof(T), alignof(T));
 }
 
 template <int ALIGN> static inline unsigned char *dynamic_shared(void)
@@ -142,7 +142,7 @@ static inline uint4 load_once(const void *from, bool there)
 
 static inline unsigned increment_wrapping(unsigned *counter, unsigned most)
 {
-    emulator::begin_atomic(counter, sizeof *counter);
+    emulator::begin_atomic(counter, sizeof *counter, false);
     unsigned before = *counter;
     *counter = before >= most ? 0 : before + 1;
     emulator::end_atomic();
