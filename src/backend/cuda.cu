@@ -125,6 +125,14 @@ static nvllm_status use_device(cuda_backend *c, cudaDeviceProp *card, int device
                       err);
 }
 
+/* Compute capability, major, that the kernels can count on: a card also runs code for an older one, translated from its
+ * PTX, and that code has neither programmatic launches' waits nor clusters in it. */
+static int major_of(const cudaDeviceProp *card, const cudaFuncAttributes *kernel)
+{
+    int code = kernel->ptxVersion / 10; /* 0: not known */
+    return code > 0 && code < card->major ? code : card->major;
+}
+
 static nvllm_status open_device(cuda_backend *c, int device, nvllm_error *err)
 {
     const size_t bytes = CUDA_COUNTERS * sizeof *c->cuda.counters;
@@ -137,9 +145,9 @@ static nvllm_status open_device(cuda_backend *c, int device, nvllm_error *err)
         st = check(c, cudaMemsetAsync(c->cuda.counters, 0, bytes, c->cuda.stream), "clearing memory", err);
     if (st) return st;
     c->cuda.multiprocessors = card.multiProcessorCount;
-    c->cuda.major = card.major;
+    c->cuda.major = major_of(&card, &kernel);
     c->cuda.shared_bytes = (int)card.sharedMemPerBlockOptin;
-    c->cuda.programmatic = card.major >= 9;
+    c->cuda.programmatic = c->cuda.major >= 9;
     c->cuda.products = &c->products;
     c->cuda.cublaslt = cublaslt_open(device, NULL); /* NULL, or not ready yet: our own products */
     return NVLLM_OK;

@@ -29,9 +29,10 @@ typedef struct cuda_context {
     cudaStream_t stream;
     void *scratch;      /* any op's within its call: the most of all op_*_cuda_scratch, 256-byte aligned */
     unsigned *counters; /* [CUDA_COUNTERS] zero when an op begins, and zero again when it ends */
-    int multiprocessors, major;
+    int multiprocessors;
+    int major;        /* compute capability of the card, or of the code where that is for an older one */
     int shared_bytes; /* most dynamic shared memory of a block that asks for it (227 KB on 9.0, 99 KB on 8.6) */
-    int programmatic;          /* the GPU has programmatic dependent launch (9.0 and later), and it is on */
+    int programmatic;          /* card and code have programmatic dependent launch (9.0 and later) */
     struct cublaslt *cublaslt; /* NULL: not there; the op's own kernels do all products */
     linear_many *products;     /* how products of many tokens are done, and how many the library did */
 } cuda_context;

@@ -18,9 +18,9 @@ class Program(Case):
         for words in (["-p", "abc"], ["-p", "a longer prompt " * 12]):
             expected = self.succeeds("run", *GREEDY, *words, "--device", "cpu").stdout
             for options in ([], ["--fusion", "off"]):
-                for env in ({}, {"NVLLM_EMULATOR": "major=8"}, {"NVLLM_EMULATOR": "multiprocessors=17"}):
-                    done = self.succeeds("run", *GREEDY, *words, "--device", "cuda", *options, env=env)
-                    self.assertEqual(done.stdout, expected, (words, options, env))
+                for card in ("major=9", "major=9,code=8", "major=8,shared=99", "multiprocessors=17"):
+                    done = self.succeeds("run", *GREEDY, *words, "--device", "cuda", *options, env={"NVLLM_EMULATOR": card})
+                    self.assertEqual(done.stdout, expected, (words, options, card))
 
     def test_layers_are_close_to_the_reference(self):
         self.succeeds("check", "-m", chat_model(self.folder, family="llama-gqa8-llama3-bf16"), "--device", "cuda", "--layers")
