@@ -1,6 +1,8 @@
 #!/bin/bash
 # Everything that only a GPU can tell, in one go of some minutes: the tests on the device, compute-sanitizer, and the figures
-# for bench/results/. Needs a build with CUDA; with the programs copied, it also runs where nothing can be built.
+# for bench/results/. Needs a build with CUDA. Where nothing can be built, copy nano-vllm and tests/ from another machine's
+# BUILD, and into BUILD/lib what `ldd` names of their libraries; test_families and test_demo look for the checkout where it
+# was there.
 #   tools/gpu_check.sh OUT [BUILD [CONFIGS]]
 # OUT gets every log; a summary goes to stdout. BUILD: folder of nano-vllm and tests/ (default build/release). CONFIGS: folder
 # of folders with a config.json each (default ../shared/data/configs); models that are not there are left out.
@@ -15,6 +17,11 @@ failed=0
 mkdir -p "$out"
 command -v nvidia-smi >/dev/null || { echo "gpu_check: no nvidia-smi, so no NVIDIA driver on this machine"; exit 1; }
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader || exit 1
+[ ! -d "$build/lib" ] || export LD_LIBRARY_PATH=$build/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+if ! "$program" --version >"$out/version.txt" 2>&1; then
+    echo "gpu_check: $program does not start here: $(tail -n 1 "$out/version.txt")"
+    exit 1
+fi
 
 # run NAME SECONDS COMMAND...: its output to OUT/NAME.txt
 run()
