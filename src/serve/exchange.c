@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "serve/auth.h"
 #include "serve/log.h"
+#include "serve/preparation.h"
 #include "serve/routes.h"
 #include "serve/sse.h"
 
@@ -65,14 +66,17 @@ enum MHD_Result exchange_send(exchange *x, unsigned status, const char *type, co
 static const char out_of_memory[] = "{\"error\":{\"message\":\"out of memory\",\"type\":\"server_error\","
                                     "\"param\":null,\"code\":null}}";
 
-enum MHD_Result exchange_send_json(exchange *x, const wire *body)
+enum MHD_Result exchange_send_json(exchange *x, wire *body)
 {
-    wire w = *body; /* this call owns it */
-    enum MHD_Result rc =
-        w.failed ? exchange_send(x, 500, "application/json", out_of_memory, sizeof out_of_memory - 1)
-                 : exchange_send(x, 200, "application/json", w.data, w.len);
-    wire_free(&w);
-    return rc;
+    struct MHD_Response *r =
+        body->failed ? NULL : MHD_create_response_from_buffer(body->len, body->data, MHD_RESPMEM_MUST_FREE);
+    if (!r) {
+        wire_free(body);
+        return exchange_send(x, 500, "application/json", out_of_memory, sizeof out_of_memory - 1);
+    }
+    *body = (wire){0};
+    add_header(r, "Content-Type", "application/json");
+    return queue(x, 200, r);
 }
 
 enum MHD_Result exchange_send_error(exchange *x, const api_error *err)
@@ -97,7 +101,7 @@ static void suspend(exchange *x)
     MHD_suspend_connection(x->connection);
 }
 
-static void resume(exchange *x)
+void exchange_resume(exchange *x)
 {
     if (!x->suspended) return;
     x->suspended = false;
@@ -143,30 +147,39 @@ static enum MHD_Result start_stream(exchange *x)
     return queue(x, 200, r);
 }
 
-enum MHD_Result exchange_send_generation(exchange *x, generation *g)
+void exchange_submit(exchange *x, generation *g)
 {
+    server *s = x->server;
+    bool ok = generation_submit(g, &s->model, &x->error);
+    event_pump_wake(s->pump); /* also after a failure: some of it may have been submitted, and cancelled */
+    if (!ok) {
+        generation_free(g);
+        return;
+    }
     x->generation = g;
     g->exchange = x;
     g->submitted = seconds_now();
-    live_add(x->server, g);
-    if (x->peer->gone) {
-        exchange_abandon(x);
-        return MHD_NO;
-    }
-    if (g->request.stream) return start_stream(x);
-    suspend(x);
-    return MHD_YES;
+    live_add(s, g);
+    if (x->peer->gone) exchange_abandon(x);
 }
 
-/* A connection that waited for its whole answer goes on. */
-static enum MHD_Result send_answer(exchange *x)
+/* A whole answer that is complete. */
+static enum MHD_Result send_document(exchange *x)
 {
     generation *g = x->generation;
-    if (x->gone || !g->complete) return MHD_NO;
-    if (g->failed) return exchange_send_error(x, &g->error);
-    wire body = g->out;
-    g->out = (wire){0};
-    return exchange_send_json(x, &body);
+    return g->failed ? exchange_send_error(x, &g->error) : exchange_send_json(x, &g->out);
+}
+
+enum MHD_Result exchange_answer(exchange *x)
+{
+    const generation *g = x->generation;
+    if (x->gone) return MHD_NO;
+    if (x->error.status) return exchange_send_error(x, &x->error);
+    if (x->answer.len || x->answer.failed) return exchange_send_json(x, &x->answer);
+    if (g && g->request.stream) return start_stream(x);
+    if (g && g->complete) return send_document(x);
+    suspend(x);
+    return MHD_YES;
 }
 
 void exchange_abandon(exchange *x)
@@ -179,10 +192,14 @@ void exchange_abandon(exchange *x)
         live_remove(s, g);
         generation_cancel(g, s->model.engine);
     }
+    if (x->preparation) {
+        s->metrics.clients_lost++;
+        preparation_abandon(x);
+    }
     x->gone = true;
     /* What libmicrohttpd still wants to send has no reader: it shall notice at once. */
     shutdown(x->peer->fd, SHUT_RDWR);
-    resume(x);
+    exchange_resume(x);
 }
 
 void exchange_stir(exchange *x)
@@ -195,7 +212,7 @@ void exchange_stir(exchange *x)
         exchange_abandon(x);
         return;
     }
-    if (waits ? g->complete : g->out.len > x->sent || g->complete) resume(x);
+    if (waits ? g->complete : g->out.len > x->sent || g->complete) exchange_resume(x);
 }
 
 double exchanges_keepalive(server *s, double now)
@@ -208,7 +225,7 @@ double exchanges_keepalive(server *s, double now)
         if (x->suspended && now - x->last_sent >= interval) {
             sse_keepalive(&g->out);
             x->last_sent = now;
-            resume(x);
+            exchange_resume(x);
         }
         double due = x->last_sent + interval;
         if (due <= now) due = now + interval; /* busy sending: it needs no comment */
@@ -303,6 +320,12 @@ static void name_request(exchange *x)
 
 /* ---- Clients that have gone ---------------------------------------------------------------------------------- */
 
+/* Is an answer being made? */
+static bool in_progress(const exchange *x)
+{
+    return x->preparation || (x->generation && !x->generation->complete);
+}
+
 /* libmicrohttpd overlooks an end that arrives together with the last bytes: then the connection would stay open until
  * it times out. But those bytes may be a whole request of a client that closed its sending half only, so it is given
  * a moment to begin an answer. */
@@ -320,7 +343,7 @@ void peer_gone(server *s, peer *p)
         s->gone = p;
         reap_later(s);
     }
-    if (x && x->generation && !x->generation->complete) exchange_abandon(x);
+    if (x && in_progress(x)) exchange_abandon(x);
 }
 
 void peers_reap(server *s)
@@ -445,8 +468,8 @@ enum MHD_Result exchange_on_request(void *cls, struct MHD_Connection *connection
     }
     if (*data_len) return take_body(x, data, data_len);
     if (x->status) return MHD_YES; /* answered by its headers */
-    if (x->generation) return send_answer(x);
-    if (x->error.status) return exchange_send_error(x, &x->error);
+    if (x->error.status || x->generation || x->answer.len || x->answer.failed || x->gone)
+        return exchange_answer(x);
     return x->route->answer(x);
 }
 
@@ -460,7 +483,7 @@ void exchange_on_completed(void *cls, struct MHD_Connection *connection, void **
     if (!x) return;
     *context = NULL;
     x->suspended = false; /* it is over: there is nothing to resume */
-    if (x->generation && !x->generation->complete) exchange_abandon(x);
+    if (in_progress(x)) exchange_abandon(x);
     if (s->options->log_requests)
         log_line("%s \"%.8s %.200s\" %u %.1f ms", x->request_id, x->method, x->url, x->status,
                  (seconds_now() - x->started) * 1e3);
@@ -469,6 +492,7 @@ void exchange_on_completed(void *cls, struct MHD_Connection *connection, void **
     unlink_exchange(s, x);
     generation_free(x->generation);
     wire_free(&x->body);
+    wire_free(&x->answer);
     free(x->url);
     free(x);
 }

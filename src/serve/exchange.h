@@ -5,6 +5,7 @@
 #include "serve/server.h"
 
 typedef struct route route;
+typedef struct preparation preparation;
 
 struct exchange {
     server *server;
@@ -23,6 +24,8 @@ struct exchange {
     double started;   /* seconds */
     unsigned status;  /* sent; 0: none yet */
 
+    preparation *preparation; /* the worker's; NULL: it has nothing of this exchange */
+    wire answer;              /* a JSON document to send */
     generation *generation;
     bool suspended;   /* libmicrohttpd does not look at the connection */
     bool gone;        /* nobody waits for the answer any more */
@@ -39,16 +42,21 @@ void exchange_on_completed(void *cls, struct MHD_Connection *connection, void **
 void exchange_on_connection(void *cls, struct MHD_Connection *connection, void **context,
                             enum MHD_ConnectionNotificationCode code);
 
-/* For routes: queue an answer. The body is copied. */
+/* For routes: queue an answer. */
 enum MHD_Result exchange_send(exchange *x, unsigned status, const char *type, const void *body, size_t len);
-enum MHD_Result exchange_send_json(exchange *x, const wire *body);
+enum MHD_Result exchange_send_json(exchange *x, wire *body); /* takes the body's memory */
 enum MHD_Result exchange_send_error(exchange *x, const api_error *err);
-/* The generation's answer: waits for it, or streams it. Takes the generation. */
-enum MHD_Result exchange_send_generation(exchange *x, generation *g);
+
+/* Starts the generation, which is taken; its answer follows, or x->error. */
+void exchange_submit(exchange *x, generation *g);
+/* Sends what there is: x->error, x->answer or the generation's; suspends the connection when there is nothing yet. */
+enum MHD_Result exchange_answer(exchange *x);
+/* Wakes the connection, if it was suspended. */
+void exchange_resume(exchange *x);
 
 /* The generation has news: wake the connection where it waits for them. */
 void exchange_stir(exchange *x);
-/* The client does not wait any longer: ends the generation. */
+/* The client does not wait any longer: ends the preparation or the generation. */
 void exchange_abandon(exchange *x);
 /* The client of a connection has closed it, or its half. */
 void peer_gone(server *s, peer *p);

@@ -1,5 +1,6 @@
-/* /v1/chat/completions and /v1/completions: read, submit, answer. */
+/* /v1/chat/completions and /v1/completions: read, render, tokenize; the rest is the exchange's. */
 #include "serve/log.h"
+#include "serve/preparation.h"
 #include "serve/routes.h"
 
 #include <string.h>
@@ -7,38 +8,37 @@
 typedef bool request_reader(api_request *out, const char *body, size_t len, const nvllm_request *defaults,
                             api_error *err);
 
-static bool submit(exchange *x, request_reader *read, generation **g, api_error *err)
+static bool make(preparation *p, request_reader *read)
 {
-    server *s = x->server;
+    const server *s = p->server;
+    const wire *body = &p->body;
     api_request request;
-    bool ok =
-        read(&request, x->body.data, x->body.len, &s->defaults, err) && check_model(s, request.model, err);
+    if (s->options->log_prompts) log_text("request ", body->data, body->len);
+    bool ok = read(&request, body->data, body->len, &s->defaults, &p->error) &&
+              check_model(s, request.model, &p->error);
     if (ok && request.unknown[0])
         log_text("ignored request field ", request.unknown, strlen(request.unknown));
-    if (ok) {
-        ok = generation_submit(g, &request, &s->model, err);
-        event_pump_wake(
-            s->pump); /* also after a failure: some of it may have been submitted, and cancelled */
-    }
+    if (ok) ok = generation_prepare(&p->generation, &request, &s->model, &p->error);
     api_request_free(&request);
     return ok;
 }
 
-static enum MHD_Result generate(exchange *x, request_reader *read)
+static bool make_chat(preparation *p)
 {
-    api_error err;
-    generation *g;
-    if (x->server->options->log_prompts) log_text("request ", x->body.data, x->body.len);
-    if (!submit(x, read, &g, &err)) return exchange_send_error(x, &err);
-    return exchange_send_generation(x, g);
+    return make(p, openai_read_chat);
+}
+
+static bool make_completion(preparation *p)
+{
+    return make(p, openai_read_completion);
 }
 
 enum MHD_Result answer_chat(exchange *x)
 {
-    return generate(x, openai_read_chat);
+    return exchange_prepare(x, make_chat);
 }
 
 enum MHD_Result answer_completion(exchange *x)
 {
-    return generate(x, openai_read_completion);
+    return exchange_prepare(x, make_completion);
 }

@@ -138,52 +138,65 @@ nvllm_usage generation_usage(const generation *g)
     return sum;
 }
 
-/* ---- Submission -------------------------------------------------------------------------------------------- */
+/* ---- Preparation ------------------------------------------------------------------------------------------- */
 
-typedef struct {
-    char *text; /* chat: the rendered prompt */
-    int32_t *ids;
-    size_t n_ids;
-} prompt_ids;
+/* The field that errors of the prompt are about. */
+static const char *prompt_field(const generation *g)
+{
+    return g->request.chat ? "messages" : "prompt";
+}
 
-static bool check_context(const generation *g, size_t n_ids, int32_t context, api_error *err)
+static bool take_length(generation *g, const generation_model *m, size_t index, size_t n_ids, api_error *err)
 {
     long long answer = g->request.max_tokens > 0 ? g->request.max_tokens : 1;
-    if ((long long)n_ids + answer <= context) return true;
+    if ((long long)n_ids + answer <= m->context) {
+        g->prompt_tokens[index] = (int32_t)n_ids;
+        return true;
+    }
     api_error_set(
         err, 400, "context_length_exceeded",
         "this model's context holds %d tokens, and %lld were asked for: %zu of the prompt and %lld of the "
         "answer",
-        context, (long long)n_ids + answer, n_ids, answer);
-    snprintf(err->param, sizeof err->param, "%s", g->request.chat ? "messages" : "prompt");
+        m->context, (long long)n_ids + answer, n_ids, answer);
+    snprintf(err->param, sizeof err->param, "%s", prompt_field(g));
     return false;
 }
 
-/* Tokenizing happens on the I/O thread, so a text that cannot fit whatever its tokens are is not looked at. */
+/* Others wait behind this prompt, so a text that cannot fit whatever its tokens are is not looked at. */
 static bool check_length(const generation *g, size_t len, int32_t context, api_error *err)
 {
     enum { LONGEST_TOKEN = 256 }; /* bytes; vocabularies in use have runs of spaces of up to 128 */
     if (len / LONGEST_TOKEN <= (size_t)context) return true;
     api_error_set(err, 400, "context_length_exceeded",
                   "this model's context holds %d tokens, and the prompt has %zu bytes", context, len);
-    snprintf(err->param, sizeof err->param, "%s", g->request.chat ? "messages" : "prompt");
+    snprintf(err->param, sizeof err->param, "%s", prompt_field(g));
     return false;
 }
 
-static bool render_chat(generation *g, const generation_model *m, prompt_ids *p, api_error *err)
+static bool tokenize(generation *g, const generation_model *m, size_t index, const char *text, size_t len,
+                     unsigned flags, api_error *err)
 {
     nvllm_error why = {0};
+    size_t n;
+    if (!check_length(g, len, m->context, err)) return false;
+    if (nvllm_tokenize(m->tokenizer, text, len, flags, &g->prompt_ids[index], &n, &why))
+        return api_error_from(err, &why, prompt_field(g));
+    return take_length(g, m, index, n, err);
+}
+
+static bool read_chat(generation *g, const generation_model *m, api_error *err)
+{
+    nvllm_error why = {0};
+    char *text;
     nvllm_chat_options options = {.variables = g->request.variables,
                                   .no_generation_prompt = g->request.no_generation_prompt};
-    if (nvllm_chat_render(m->model, g->request.messages, &options, &p->text, &why))
+    if (nvllm_chat_render(m->model, g->request.messages, &options, &text, &why))
         return api_error_from(err, &why, "messages");
-    size_t len = strlen(p->text);
-    if (!check_length(g, len, m->context, err)) return false;
-    if (nvllm_tokenize(m->tokenizer, p->text, len, NVLLM_PARSE_SPECIAL, &p->ids, &p->n_ids, &why))
-        return api_error_from(err, &why, "messages");
-    for (size_t i = 0; i < g->n_choices; i++)
-        g->choices[i].split.state = reasoning_after_prompt(p->text, len);
-    return true;
+    size_t len = strlen(text);
+    bool ok = tokenize(g, m, 0, text, len, NVLLM_PARSE_SPECIAL, err);
+    for (size_t i = 0; i < g->n_choices; i++) g->choices[i].split.state = reasoning_after_prompt(text, len);
+    nvllm_free(text);
+    return ok;
 }
 
 static bool keep_echo(generation *g, const generation_model *m, size_t index, const api_prompt *from,
@@ -201,58 +214,24 @@ static bool keep_echo(generation *g, const generation_model *m, size_t index, co
     return true;
 }
 
-static bool read_prompt(generation *g, const generation_model *m, size_t index, prompt_ids *p, api_error *err)
+static bool read_prompt(generation *g, const generation_model *m, size_t index, api_error *err)
 {
-    const api_prompt *from = &g->request.prompts[index];
-    nvllm_error why = {0};
+    api_prompt *from = &g->request.prompts[index];
     if (g->request.echo && !keep_echo(g, m, index, from, err)) return false;
     if (from->ids) {
-        p->ids = malloc((from->n_ids + 1) * sizeof *p->ids);
-        if (!p->ids) return api_error_set(err, 500, NULL, "out of memory for the prompt");
-        memcpy(p->ids, from->ids, from->n_ids * sizeof *p->ids);
-        p->n_ids = from->n_ids;
-        return true;
+        g->prompt_ids[index] = from->ids;
+        from->ids = NULL;
+        return take_length(g, m, index, from->n_ids, err);
     }
-    if (!check_length(g, from->len, m->context, err)) return false;
     unsigned flags = NVLLM_PARSE_SPECIAL | (g->request.no_special ? 0 : NVLLM_ADD_SPECIAL);
-    if (nvllm_tokenize(m->tokenizer, from->text, from->len, flags, &p->ids, &p->n_ids, &why))
-        return api_error_from(err, &why, "prompt");
-    return true;
+    return tokenize(g, m, index, from->text, from->len, flags, err);
 }
 
-static bool submit_choice(generation *g, const generation_model *m, choice *c, const prompt_ids *p,
-                          int64_t sample, api_error *err)
+static void free_ids(generation *g)
 {
-    nvllm_error why = {0};
-    nvllm_request q = g->request.sampling;
-    q.ids = p->ids;
-    q.n_ids = p->n_ids;
-    q.max_tokens = g->request.max_tokens > 0    ? (int32_t)g->request.max_tokens
-                   : g->request.max_tokens == 0 ? 1
-                                                : 0;
-    q.seed += (uint64_t)sample;
-    if (nvllm_submit(m->engine, &q, &c->id, &why)) return api_error_from(err, &why, NULL);
-    c->live = true;
-    g->n_live++;
-    return true;
-}
-
-/* The n choices of one prompt. */
-static bool submit_prompt(generation *g, const generation_model *m, size_t index, api_error *err)
-{
-    prompt_ids p = {0};
-    bool ok = g->request.chat ? render_chat(g, m, &p, err) : read_prompt(g, m, index, &p, err);
-    if (ok) ok = check_context(g, p.n_ids, m->context, err);
-    g->prompt_tokens[index] = (int32_t)p.n_ids;
-    for (int64_t i = 0; ok && i < g->request.n; i++) {
-        choice *c = &g->choices[(int64_t)index * g->request.n + i];
-        c->prompt = (int32_t)index;
-        if (g->request.echo) wire_bytes(&c->text, g->prompt_text[index], g->prompt_text_len[index]);
-        ok = submit_choice(g, m, c, &p, i, err);
-    }
-    nvllm_free(p.text);
-    nvllm_free(p.ids);
-    return ok;
+    for (size_t i = 0; g->prompt_ids && i < g->n_prompts; i++) nvllm_free(g->prompt_ids[i]);
+    free(g->prompt_ids);
+    g->prompt_ids = NULL;
 }
 
 static void name_generation(generation *g)
@@ -271,11 +250,12 @@ static generation *generation_new(api_request *request, const generation_model *
     *request = (api_request){0};
     g->n_prompts = g->request.chat ? 1 : g->request.n_prompts;
     g->n_choices = g->n_prompts * (size_t)g->request.n;
+    g->prompt_ids = calloc(g->n_prompts, sizeof *g->prompt_ids);
     g->prompt_tokens = calloc(g->n_prompts, sizeof *g->prompt_tokens);
     g->prompt_text = calloc(g->n_prompts, sizeof *g->prompt_text);
     g->prompt_text_len = calloc(g->n_prompts, sizeof *g->prompt_text_len);
     g->choices = calloc(g->n_choices, sizeof *g->choices);
-    if (!g->prompt_tokens || !g->prompt_text || !g->prompt_text_len || !g->choices) {
+    if (!g->prompt_ids || !g->prompt_tokens || !g->prompt_text || !g->prompt_text_len || !g->choices) {
         generation_free(g);
         return NULL;
     }
@@ -293,19 +273,52 @@ static generation *generation_new(api_request *request, const generation_model *
     return g;
 }
 
-bool generation_submit(generation **out, api_request *request, const generation_model *m, api_error *err)
+bool generation_prepare(generation **out, api_request *request, const generation_model *m, api_error *err)
 {
     if (request->n_prompts && (size_t)request->n > API_MOST_PROMPTS / request->n_prompts)
         return api_error_field(err, "n", "n times the number of prompts is more than %d", API_MOST_PROMPTS);
     generation *g = generation_new(request, m);
     if (!g) return api_error_set(err, 500, NULL, "out of memory for the request");
-    for (size_t i = 0; i < g->n_prompts; i++) {
-        if (submit_prompt(g, m, i, err)) continue;
-        generation_cancel(g, m->engine);
+    bool ok = true;
+    for (size_t i = 0; ok && i < g->n_prompts; i++)
+        ok = g->request.chat ? read_chat(g, m, err) : read_prompt(g, m, i, err);
+    if (!ok) {
         generation_free(g);
         return false;
     }
     *out = g;
+    return true;
+}
+
+/* ---- Submission -------------------------------------------------------------------------------------------- */
+
+static bool submit_choice(generation *g, const generation_model *m, choice *c, api_error *err)
+{
+    nvllm_error why = {0};
+    nvllm_request q = g->request.sampling;
+    q.ids = g->prompt_ids[c->prompt];
+    q.n_ids = (size_t)g->prompt_tokens[c->prompt];
+    q.max_tokens = g->request.max_tokens > 0    ? (int32_t)g->request.max_tokens
+                   : g->request.max_tokens == 0 ? 1
+                                                : 0;
+    q.seed += (uint64_t)c->index % (uint64_t)g->request.n;
+    if (nvllm_submit(m->engine, &q, &c->id, &why)) return api_error_from(err, &why, NULL);
+    c->live = true;
+    g->n_live++;
+    return true;
+}
+
+bool generation_submit(generation *g, const generation_model *m, api_error *err)
+{
+    for (size_t i = 0; i < g->n_choices; i++) {
+        choice *c = &g->choices[i];
+        c->prompt = (int32_t)(i / (size_t)g->request.n);
+        if (g->request.echo) wire_bytes(&c->text, g->prompt_text[c->prompt], g->prompt_text_len[c->prompt]);
+        if (submit_choice(g, m, c, err)) continue;
+        generation_cancel(g, m->engine);
+        return false;
+    }
+    free_ids(g);
     return true;
 }
 
@@ -330,6 +343,7 @@ void generation_free(generation *g)
         logprobs_free(&c->logprobs);
     }
     for (size_t i = 0; g->prompt_text && i < g->n_prompts; i++) nvllm_free(g->prompt_text[i]);
+    free_ids(g);
     free(g->choices);
     free(g->prompt_tokens);
     free(g->prompt_text);

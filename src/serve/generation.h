@@ -1,7 +1,7 @@
-/* One request of a client from its submission to its answer: n choices of one or several prompts, each of which is a
+/* One request of a client from its prompts to its answer: n choices of one or several prompts, each of which is a
  * request of the engine.
  *
- * It belongs to the I/O thread. Events of the engine come in through generation_take; the answer leaves as bytes in
+ * Once prepared it belongs to the I/O thread. Events of the engine come in through generation_take; the answer leaves as bytes in
  * `out`: stream chunks as they come, or one document at the end. The engine is met in generation_submit and
  * generation_cancel only. */
 #ifndef NVLLM_SERVE_GENERATION_H
@@ -35,6 +35,7 @@ struct generation {
     const char *model_name;
     int64_t created;        /* Unix time */
     double submitted;       /* seconds */
+    int32_t **prompt_ids;   /* [prompts][prompt_tokens] until they are submitted */
     int32_t *prompt_tokens; /* [prompts] */
     char **prompt_text;     /* [prompts] what echo repeats; NULL without echo */
     size_t *prompt_text_len;
@@ -56,9 +57,11 @@ typedef struct {
     int32_t context;
 } generation_model;
 
-/* Takes the request's contents (the caller's struct is emptied), renders, tokenizes and submits. On false *err says
- * why and nothing is left in the engine. */
-bool generation_submit(generation **out, api_request *request, const generation_model *m, api_error *err);
+/* Takes the request's contents (the caller's struct is emptied), renders and tokenizes. Any thread may call it. */
+bool generation_prepare(generation **out, api_request *request, const generation_model *m, api_error *err);
+
+/* Hands its prompts to the engine. On false *err says why and nothing is left in the engine. */
+bool generation_submit(generation *g, const generation_model *m, api_error *err);
 
 /* One event of one of its choices. `now`: seconds. */
 void generation_take(generation *g, choice *c, const nvllm_event *event);

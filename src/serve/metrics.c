@@ -185,6 +185,8 @@ void metrics_write(wire *w, const metrics *m, const nvllm_stats *stats, const ch
     write_histogram(&p, "vllm:iteration_tokens_total", &m->iteration, "Tokens of a step.");
     single(&p, "counter", "nanovllm:http_requests_total", (double)m->http_requests,
            "HTTP requests answered.");
+    single(&p, "gauge", "nanovllm:num_requests_preparing", m->preparing,
+           "Requests with a long body that is being tokenized, or waits for that.");
     single(&p, "counter", "nanovllm:clients_lost_total", (double)m->clients_lost,
            "Clients that left, or read too slowly, before their answer was complete.");
     wire_free(&p.label);

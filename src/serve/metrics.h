@@ -25,6 +25,7 @@ typedef struct {
     histogram request_prompt, request_generation, iteration;         /* tokens */
     uint64_t steps_seen, tokens_seen; /* of the engine, at the last iteration */
     uint64_t http_requests, clients_lost;
+    int32_t preparing; /* requests that the worker has */
 } metrics;
 
 void metrics_open(metrics *m);

@@ -4,6 +4,7 @@
 #include "serve/listener.h"
 #include "serve/log.h"
 #include "serve/notify.h"
+#include "serve/preparation.h"
 #include "serve/server.h"
 
 #include <errno.h>
@@ -107,6 +108,15 @@ static bool server_open(server *s)
 
 /* ---- Events of the loop ------------------------------------------------------------------------------------ */
 
+static bool start_threads(server *s)
+{
+    enum { DEFAULT_QUEUE = 1024 }; /* as in nvllm_engine_options */
+    int32_t queue = s->options->engine.queue;
+    s->pump = event_pump_open(s->loading.engine, s->bell);
+    s->worker = worker_open(s->bell, (size_t)(queue > 0 ? queue : DEFAULT_QUEUE));
+    return s->pump && s->worker;
+}
+
 /* The loader has ended: the engine is ours, or the server has nothing to serve. */
 static void take_model(server *s)
 {
@@ -115,9 +125,8 @@ static void take_model(server *s)
     if (state == LOAD_RUNNING) return;
     pthread_join(l->thread, NULL);
     l->thread = 0;
-    if (state == LOAD_DONE) s->pump = event_pump_open(l->engine, s->bell);
-    if (!s->pump) {
-        log_line("%s", state == LOAD_DONE ? "cannot start the event thread" : l->error.message);
+    if (state == LOAD_FAILED || !start_threads(s)) {
+        log_line("%s", state == LOAD_FAILED ? l->error.message : "cannot start the server's threads");
         s->exit_code = 1;
         s->signals_seen = 2;
         return;
@@ -134,7 +143,9 @@ static void take_bell(server *s)
     uint64_t rings;
     if (read(s->bell, &rings, sizeof rings) < 0) return;
     if (!s->ready) take_model(s);
-    if (s->ready) live_take_events(s);
+    if (!s->ready) return;
+    preparations_take(s);
+    live_take_events(s);
 }
 
 static void begin_drain(server *s)
@@ -231,6 +242,7 @@ static void server_close(server *s)
     /* A model that is still being opened cannot be interrupted, and nothing of it needs to be saved. */
     if (s->loading.thread && loader_look(&s->loading) == LOAD_RUNNING) _exit(s->exit_code);
     if (s->loading.thread) pthread_join(s->loading.thread, NULL);
+    preparations_close(s);
     event_pump_close(s->pump);
     nvllm_engine_close(s->loading.engine);
     nvllm_model_close(s->loading.model);

@@ -1,7 +1,8 @@
 /* The server's state, for the files of this room.
  *
  * Threads: the I/O thread (the one that called serve_run) owns everything here; the loader opens the model and then
- * ends; the event pump waits for the engine. They meet the I/O thread at one eventfd each way (the bell).
+ * ends; the event pump waits for the engine; the worker prepares long prompts. They ring the I/O thread at one eventfd
+ * (the bell).
  * libmicrohttpd runs inside our epoll loop. While an answer is being made its connection is suspended, and then
  * libmicrohttpd does not look at it; so every connection is also in our own epoll, which tells at once when the
  * client has gone (EPOLLRDHUP). */
@@ -12,6 +13,7 @@
 #include "serve/generation.h"
 #include "serve/metrics.h"
 #include "serve/serve.h"
+#include "serve/worker.h"
 
 #include <microhttpd.h>
 #include <pthread.h>
@@ -59,6 +61,7 @@ typedef struct {
     const char **key_list;
     int64_t started; /* Unix time */
     event_pump *pump;
+    worker *worker;
     choice *live[LIVE_BUCKETS]; /* by engine id */
     metrics metrics;
     exchange *exchanges; /* all that are not finished */

@@ -1,5 +1,6 @@
 /* /tokenize, /detokenize and /tokenizer_info, as vLLM has them. */
 #include "serve/openai_fields.h"
+#include "serve/preparation.h"
 #include "serve/routes.h"
 
 #include <stdlib.h>
@@ -106,27 +107,32 @@ static bool detokenize(const server *s, const json_t *body, wire *w, api_error *
     return true;
 }
 
-static enum MHD_Result answer_with(exchange *x,
-                                   bool make(const server *, const json_t *, wire *, api_error *))
+static bool make(preparation *p, bool write(const server *, const json_t *, wire *, api_error *))
 {
-    api_error err;
-    wire w = {0};
-    json_t *body = fields_parse(x->body.data, x->body.len, &err);
-    bool ok = body && make(x->server, body, &w, &err);
+    json_t *body = fields_parse(p->body.data, p->body.len, &p->error);
+    bool ok = body && write(p->server, body, &p->answer, &p->error);
     json_decref(body);
-    if (ok) return exchange_send_json(x, &w);
-    wire_free(&w);
-    return exchange_send_error(x, &err);
+    return ok;
+}
+
+static bool make_tokens(preparation *p)
+{
+    return make(p, tokenize);
+}
+
+static bool make_text(preparation *p)
+{
+    return make(p, detokenize);
 }
 
 enum MHD_Result answer_tokenize(exchange *x)
 {
-    return answer_with(x, tokenize);
+    return exchange_prepare(x, make_tokens);
 }
 
 enum MHD_Result answer_detokenize(exchange *x)
 {
-    return answer_with(x, detokenize);
+    return exchange_prepare(x, make_text);
 }
 
 enum MHD_Result answer_tokenizer_info(exchange *x)
