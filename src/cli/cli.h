@@ -61,7 +61,7 @@ typedef struct {
     const char *template_file, *context_file, *now;        /* render */
     const char *host, *served_model_name, *api_key_file;   /* serve */
     option_integer port, max_sequences, step_tokens, max_queue, max_connections, max_body, max_header,
-        max_buffer;
+        max_buffer, max_answer;
     option_integer idle_timeout, drain_timeout, keepalive;
     option_list api_keys, cors;
     bool no_fusion, no_prefix_cache, log_requests, log_prompts;

@@ -50,6 +50,8 @@ static const cli_option options_serve[] = {
      "memory of a connection, headers included (default 32)", 4, 1 << 16},
     {"max-buffer", 0, OPTION_INTEGER, AT(max_buffer), "KIB",
      "what may wait for a client that reads slowly before it is dropped (default 4096)", 1, 1 << 22},
+    {"max-answer", 0, OPTION_INTEGER, AT(max_answer), "KIB",
+     "longest answer that is not streamed, a longer one is refused (default 65536)", 1, 1 << 22},
     {"idle-timeout", 0, OPTION_INTEGER, AT(idle_timeout), "S",
      "close connections that are silent for so long; 0: never (default 120)", 0, 86400},
     {"keepalive", 0, OPTION_INTEGER, AT(keepalive), "S",

@@ -205,12 +205,18 @@ void exchange_abandon(exchange *x)
 void exchange_stir(exchange *x)
 {
     generation *g = x->generation;
+    server *s = x->server;
     bool waits = !g->request.stream;
-    if (!waits && g->out.len - x->sent > x->server->options->max_buffer) {
+    if (!waits && g->out.len - x->sent > s->options->max_buffer) {
         log_line("%s: the client reads too slowly, %zu bytes wait for it: cancelled", x->request_id,
                  g->out.len - x->sent);
         exchange_abandon(x);
         return;
+    }
+    if (g->held > g->most_held && !g->complete) {
+        s->metrics.finished[NVLLM_FINISH_ERROR] += g->n_live;
+        live_remove(s, g);
+        generation_overflow(g, s->model.engine);
     }
     if (waits ? g->complete : g->out.len > x->sent || g->complete) exchange_resume(x);
 }

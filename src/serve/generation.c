@@ -30,6 +30,18 @@ static void send_usage(generation *g)
     wire_free(&chunk);
 }
 
+static void release_text(generation *g)
+{
+    for (size_t i = 0; i < g->n_choices; i++) {
+        choice *c = &g->choices[i];
+        reasoning_free(&c->split);
+        wire_free(&c->thought);
+        wire_free(&c->text);
+        logprobs_free(&c->logprobs);
+    }
+    g->held = 0;
+}
+
 static void send_error(generation *g)
 {
     wire chunk = {0};
@@ -50,6 +62,7 @@ static void conclude(generation *g)
     } else if (!g->failed) {
         openai_write_answer(&g->out, g);
     }
+    release_text(g);
     g->complete = true;
 }
 
@@ -109,8 +122,14 @@ static void take_error(generation *g, choice *c, const nvllm_event *event)
     g->failed = true;
 }
 
+static size_t choice_bytes(const choice *c)
+{
+    return c->split.held.len + c->thought.len + c->text.len + logprobs_bytes(&c->logprobs);
+}
+
 void generation_take(generation *g, choice *c, const nvllm_event *event)
 {
+    g->held -= choice_bytes(c);
     switch (event->kind) {
     case NVLLM_EVENT_PROMPT:
         logprobs_add_completion(&c->logprobs, event, c->prompt_tokens_seen++ == 0);
@@ -119,6 +138,7 @@ void generation_take(generation *g, choice *c, const nvllm_event *event)
     case NVLLM_EVENT_DONE: take_end(g, c, event); break;
     case NVLLM_EVENT_ERROR: take_error(g, c, event); break;
     }
+    g->held += choice_bytes(c);
     if (g->n_live == 0 && !g->complete) conclude(g);
 }
 
@@ -266,6 +286,7 @@ static generation *generation_new(api_request *request, const generation_model *
         g->choices[i].logprobs.hide_special = !g->request.sampling.keep_special;
     }
     g->model_name = m->name;
+    g->most_held = m->max_answer;
     g->created = (int64_t)time(NULL);
     name_generation(g);
     if (!g->request.has_seed && getrandom(&g->request.sampling.seed, sizeof g->request.sampling.seed, 0) < 0)
@@ -286,6 +307,7 @@ bool generation_prepare(generation **out, api_request *request, const generation
         generation_free(g);
         return false;
     }
+    api_request_free_prompts(&g->request);
     *out = g;
     return true;
 }
@@ -308,13 +330,23 @@ static bool submit_choice(generation *g, const generation_model *m, choice *c, a
     return true;
 }
 
+/* 400, because asking again would lead to the same. */
+static bool too_long(const generation *g, api_error *err)
+{
+    return api_error_set(err, 400, "answer_too_long",
+                         "the answer is longer than the %zu bytes that this server holds for one: ask for a "
+                         "stream, or for less (n, max_tokens, logprobs)",
+                         g->most_held);
+}
+
 bool generation_submit(generation *g, const generation_model *m, api_error *err)
 {
     for (size_t i = 0; i < g->n_choices; i++) {
         choice *c = &g->choices[i];
         c->prompt = (int32_t)(i / (size_t)g->request.n);
         if (g->request.echo) wire_bytes(&c->text, g->prompt_text[c->prompt], g->prompt_text_len[c->prompt]);
-        if (submit_choice(g, m, c, err)) continue;
+        g->held += c->text.len;
+        if (g->held > g->most_held ? too_long(g, err) : submit_choice(g, m, c, err)) continue;
         generation_cancel(g, m->engine);
         return false;
     }
@@ -332,16 +364,18 @@ void generation_cancel(generation *g, nvllm_engine *engine)
     g->complete = true;
 }
 
+void generation_overflow(generation *g, nvllm_engine *engine)
+{
+    generation_cancel(g, engine);
+    g->failed = true;
+    too_long(g, &g->error);
+    conclude(g);
+}
+
 void generation_free(generation *g)
 {
     if (!g) return;
-    for (size_t i = 0; g->choices && i < g->n_choices; i++) {
-        choice *c = &g->choices[i];
-        reasoning_free(&c->split);
-        wire_free(&c->thought);
-        wire_free(&c->text);
-        logprobs_free(&c->logprobs);
-    }
+    if (g->choices) release_text(g);
     for (size_t i = 0; g->prompt_text && i < g->n_prompts; i++) nvllm_free(g->prompt_text[i]);
     free_ids(g);
     free(g->choices);

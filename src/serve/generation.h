@@ -43,7 +43,8 @@ struct generation {
     size_t n_choices, n_live, n_prompts;
     bool failed; /* an error was sent, or is `error` */
     api_error error;
-    bool complete; /* nothing will be added to `out` */
+    bool complete;          /* nothing will be added to `out` */
+    size_t held, most_held; /* bytes that the choices hold, not yet in `out` */
     wire out;
     void *exchange; /* the server's */
 };
@@ -55,6 +56,7 @@ typedef struct {
     const nvllm_tokenizer *tokenizer;
     const char *name;
     int32_t context;
+    size_t max_answer; /* bytes */
 } generation_model;
 
 /* Takes the request's contents (the caller's struct is emptied), renders and tokenizes. Any thread may call it. */
@@ -68,6 +70,8 @@ void generation_take(generation *g, choice *c, const nvllm_event *event);
 
 /* Ends all live choices in the engine; their events may be dropped from now on. */
 void generation_cancel(generation *g, nvllm_engine *engine);
+/* The same when they hold more than they may: the answer is an error, and what they held is freed. */
+void generation_overflow(generation *g, nvllm_engine *engine);
 void generation_free(generation *g);
 
 /* Sums over the choices. */

@@ -177,6 +177,11 @@ void logprobs_take_completion(logprob_list *l, wire *out)
     l->count = 0;
 }
 
+size_t logprobs_bytes(const logprob_list *l)
+{
+    return l->content.len + l->tokens.len + l->values.len + l->top.len + l->offsets.len;
+}
+
 void logprobs_free(logprob_list *l)
 {
     wire *const lists[] = {&l->content, &l->tokens, &l->values, &l->top, &l->offsets};

@@ -25,6 +25,7 @@ void logprobs_add_completion(logprob_list *l, const nvllm_event *event, bool fir
 /* The JSON value; then the list is empty again, for the next chunk. */
 void logprobs_take_chat(logprob_list *l, wire *out);
 void logprobs_take_completion(logprob_list *l, wire *out);
+size_t logprobs_bytes(const logprob_list *l); /* held now */
 void logprobs_free(logprob_list *l);
 
 #endif

@@ -27,9 +27,8 @@ bool request_finish(api_request *r, api_error *err)
     return true;
 }
 
-void api_request_free(api_request *r)
+void api_request_free_prompts(api_request *r)
 {
-    free(r->model);
     free(r->messages);
     free(r->variables);
     for (size_t i = 0; i < r->n_prompts; i++) {
@@ -37,6 +36,15 @@ void api_request_free(api_request *r)
         free(r->prompts[i].ids);
     }
     free(r->prompts);
+    r->messages = r->variables = NULL;
+    r->prompts = NULL;
+    r->n_prompts = 0;
+}
+
+void api_request_free(api_request *r)
+{
+    free(r->model);
+    api_request_free_prompts(r);
     for (size_t i = 0; r->stop && i < r->sampling.n_stop; i++) free(r->stop[i]);
     free(r->stop);
     free(r->stop_ids);

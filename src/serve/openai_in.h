@@ -49,6 +49,7 @@ bool openai_read_chat(api_request *out, const char *body, size_t len, const nvll
                       api_error *err);
 bool openai_read_completion(api_request *out, const char *body, size_t len, const nvllm_request *defaults,
                             api_error *err);
+void api_request_free_prompts(api_request *r); /* what tokenizing has made superfluous; n_prompts is 0 then */
 void api_request_free(api_request *r);
 
 #endif

@@ -18,9 +18,11 @@ typedef struct {
     const char *const *cors;  /* [n_cors] origins, or "*" */
     size_t n_cors;
 
-    size_t max_body;     /* bytes of a request's body */
-    size_t max_header;   /* bytes of a connection's memory: request line, headers, and what is being sent */
-    size_t max_buffer;   /* bytes that wait for a slow reader before it is given up */
+    size_t max_body;   /* bytes of a request's body */
+    size_t max_header; /* bytes of a connection's memory: request line, headers, and what is being sent */
+    size_t max_buffer; /* bytes that wait for a slow reader before it is given up */
+    size_t
+        max_answer; /* bytes of an answer, or of a chunk of a stream, that are collected before it is sent */
     int max_connections; /* beyond it requests are answered with 503 */
     int idle_s;          /* a connection that says nothing for so long is closed; 0: never */
     int drain_s;         /* how long SIGTERM waits for answers in progress */

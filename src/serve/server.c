@@ -131,7 +131,8 @@ static void take_model(server *s)
         s->signals_seen = 2;
         return;
     }
-    s->model = (generation_model){l->model, l->engine, l->tokenizer, s->model_name, l->context};
+    s->model = (generation_model){l->model,      l->engine,  l->tokenizer,
+                                  s->model_name, l->context, s->options->max_answer};
     s->defaults = nvllm_request_defaults(l->model);
     s->ready = true;
     log_line("%s is ready: context %d tokens", s->model_name, l->context);

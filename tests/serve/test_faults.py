@@ -1,5 +1,6 @@
 """Clients that misbehave: the server goes on, answers with the right status and gets its pages back."""
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -242,6 +243,52 @@ class Leaving(StoriesCase):
             self.assertIn(b"data: [DONE]", answer)
         sock.close()
         self.server.wait_idle()
+
+
+class Bounds(StoriesCase):
+    """What one client can make the server hold."""
+    options = ("--context", "512", "--max-answer", "64", "--max-buffer", "4096", "--idle-timeout", "2")
+    much = {"prompt": "Once upon a time", "n": 16, "max_tokens": 400, "ignore_eos": True, "temperature": 0, "logprobs": 20}
+
+    def tearDown(self):
+        self.server.wait_idle()
+
+    def test_whole_answers_beyond_the_bound_are_refused_while_they_are_made(self):
+        errors = self.server.metric("vllm:request_success_total", "error")
+        made = self.server.metric("vllm:generation_tokens_total")
+        self.refused(self.server.post("/v1/completions", self.much), 400, code="answer_too_long", says="65536 bytes")
+        self.server.wait_idle()
+        self.assertEqual(self.server.metric("vllm:request_success_total", "error"), errors + 16)
+        self.assertLess(self.server.metric("vllm:generation_tokens_total") - made, 16 * 200)
+        self.assertEqual(self.server.post("/v1/completions", {**self.much, "n": 2, "max_tokens": 8}).status, 200)
+
+    def test_streams_hold_only_what_is_unsent(self):
+        chunks = list(self.server.stream("/v1/completions", {**self.much, "n": 4}))
+        self.assertGreater(sum(len(json.dumps(c)) for c in chunks), 4 * 65536)
+        self.assertNotIn("error", chunks[-1])
+
+    def test_chunks_of_a_stream_are_bounded_too(self):
+        """The log-probabilities of an echoed prompt come in one chunk."""
+        prompt = self.server.post("/tokenize", {"prompt": "the dog saw a cat. " * 60}).json["tokens"][:480]
+        chunks = list(self.server.stream("/v1/completions", {**self.much, "prompt": prompt, "echo": True, "max_tokens": 8}))
+        self.assertEqual(chunks[-1]["error"]["code"], "answer_too_long")
+
+    def test_echo_counts(self):
+        answer = self.server.complete("the dog saw a cat. " * 60, n=128, echo=True, max_tokens=1)
+        self.refused(answer, 400, code="answer_too_long")
+
+    def test_answers_that_nobody_fetches_are_dropped(self):
+        """Some 4 MiB are more than the sockets' buffers hold: the rest goes with the connection."""
+        body = json.dumps({"prompt": "x" * (1 << 20)}).encode()
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect((self.server.host, self.server.port))
+            sock.sendall(b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            time.sleep(5)
+            head, rest = read_all(sock).split(b"\r\n\r\n", 1)
+        length = int(re.search(rb"Content-Length: (\d+)", head)[1])
+        self.assertGreater(length, 3 << 20)
+        self.assertLess(len(rest), length)
 
 
 class Limits(unittest.TestCase):
