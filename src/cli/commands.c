@@ -47,7 +47,7 @@ static const cli_option options_serve[] = {
      1 << 20},
     {"max-body", 0, OPTION_INTEGER, AT(max_body), "KIB", "longest request body (default 16384)", 1, 1 << 22},
     {"max-header", 0, OPTION_INTEGER, AT(max_header), "KIB",
-     "memory of a connection, headers included (default 32)", 4, 1 << 16},
+     "longest request line and headers; a connection takes twice that (default 16)", 4, 1 << 16},
     {"max-buffer", 0, OPTION_INTEGER, AT(max_buffer), "KIB",
      "what may wait for a client that reads slowly before it is dropped (default 4096)", 1, 1 << 22},
     {"max-answer", 0, OPTION_INTEGER, AT(max_answer), "KIB",

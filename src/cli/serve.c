@@ -44,7 +44,7 @@ static serve_options make_options(const cli_args *args)
                            .cors = args->cors.item,
                            .n_cors = args->cors.count,
                            .max_body = (size_t)(or_default(args->max_body, 16 * KIB) * KIB),
-                           .max_header = (size_t)(or_default(args->max_header, 32) * KIB),
+                           .max_header = (size_t)(or_default(args->max_header, 16) * KIB),
                            .max_buffer = (size_t)(or_default(args->max_buffer, 4 * KIB) * KIB),
                            .max_answer = (size_t)(or_default(args->max_answer, 64 * KIB) * KIB),
                            .max_connections = (int)or_default(args->max_connections, 4096),

@@ -270,6 +270,18 @@ static void check_framing(exchange *x)
     api_error_set(&x->error, 400, NULL, "the request states its length more than once");
 }
 
+/* Those beyond all measure never come here: libmicrohttpd refuses them with a page of its own. */
+static void check_header_size(exchange *x)
+{
+    size_t most = x->server->options->max_header;
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    if (x->error.status || !info || info->header_size <= most) return;
+    api_error_set(&x->error, 431, NULL,
+                  "the request's line and headers have %zu bytes, at most %zu are accepted",
+                  info->header_size, most);
+}
+
 static void check_origin(exchange *x)
 {
     const serve_options *o = x->server->options;
@@ -440,6 +452,7 @@ static enum MHD_Result begin(exchange *x)
 {
     check_origin(x);
     check_framing(x);
+    check_header_size(x);
     if (!x->error.status && x->origin && strcmp(x->method, "OPTIONS") == 0) return answer_preflight(x);
     check_route(x);
     check_state(x);

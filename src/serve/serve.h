@@ -19,7 +19,7 @@ typedef struct {
     size_t n_cors;
 
     size_t max_body;   /* bytes of a request's body */
-    size_t max_header; /* bytes of a connection's memory: request line, headers, and what is being sent */
+    size_t max_header; /* bytes of a request's line and headers; a connection's own memory is twice that */
     size_t max_buffer; /* bytes that wait for a slow reader before it is given up */
     size_t
         max_answer; /* bytes of an answer, or of a chunk of a stream, that are collected before it is sent */

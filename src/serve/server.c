@@ -64,7 +64,7 @@ static struct MHD_Daemon *start_daemon(server *s, int listener)
     unsigned limit = (unsigned)o->max_connections + 16; /* those too many are answered with 503 */
     return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, exchange_on_request, s,
                             MHD_OPTION_LISTEN_SOCKET, (MHD_socket)listener, MHD_OPTION_CONNECTION_LIMIT,
-                            limit, MHD_OPTION_CONNECTION_MEMORY_LIMIT, o->max_header,
+                            limit, MHD_OPTION_CONNECTION_MEMORY_LIMIT, 2 * o->max_header,
                             MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)o->idle_s, MHD_OPTION_NOTIFY_COMPLETED,
                             exchange_on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, exchange_on_connection, s,
                             MHD_OPTION_END);

@@ -73,6 +73,12 @@ class Wire(Case):
         many = b"".join(b"X-%d: y\r\n" % i for i in range(100000))
         self.assertIn(self.send(b"GET / HTTP/1.1\r\nHost: x\r\n" + many + b"\r\n"), (None, 431))
 
+    def test_headers_beyond_the_limit_get_an_error_as_clients_expect_it(self):
+        for path, size in (("/version", 20000), ("/version?" + "a" * 20000, 1)):
+            self.refused(self.server.get(path, headers={"X-Long": "a" * size}), 431, says="16384")
+        self.refused(self.server.post("/v1/completions", {"prompt": "x"}, headers={"X-Long": "a" * 20000}), 431)
+        self.assertEqual(self.server.get("/version", headers={"X-Long": "a" * 15000}).status, 200)
+
     def test_long_bodies_are_refused(self):
         for size in (70 << 10, 3 << 20):
             self.refused(self.server.post("/v1/completions", b"x" * size), 413)
