@@ -14,20 +14,16 @@
 
 static void send_chunk(generation *g, choice *c, void write(wire *, generation *, choice *))
 {
-    wire chunk = {0};
-    write(&chunk, g, c);
-    if (chunk.failed) g->out.failed = true;
-    sse_data(&g->out, chunk.data, chunk.len);
-    wire_free(&chunk);
+    sse_begin(&g->out);
+    write(&g->out, g, c);
+    sse_end(&g->out);
 }
 
 static void send_usage(generation *g)
 {
-    wire chunk = {0};
-    openai_write_usage_chunk(&chunk, g);
-    if (chunk.failed) g->out.failed = true;
-    sse_data(&g->out, chunk.data, chunk.len);
-    wire_free(&chunk);
+    sse_begin(&g->out);
+    openai_write_usage_chunk(&g->out, g);
+    sse_end(&g->out);
 }
 
 static void release_text(generation *g)
@@ -44,10 +40,9 @@ static void release_text(generation *g)
 
 static void send_error(generation *g)
 {
-    wire chunk = {0};
-    api_error_write(&chunk, &g->error);
-    sse_data(&g->out, chunk.data, chunk.len);
-    wire_free(&chunk);
+    sse_begin(&g->out);
+    api_error_write(&g->out, &g->error);
+    sse_end(&g->out);
 }
 
 /* All choices have ended. */

@@ -4,8 +4,9 @@
 
 #include "serve/wire.h"
 
-/* `json` holds no line break: our writer escapes them. A byte that would end the line is dropped. */
-void sse_data(wire *w, const char *json, size_t len);
+/* Around an event's JSON, which holds no line break: our writer escapes them. */
+void sse_begin(wire *w);
+void sse_end(wire *w);
 void sse_done(wire *w);      /* data: [DONE] */
 void sse_keepalive(wire *w); /* a comment, which clients skip */
 
