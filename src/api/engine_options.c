@@ -36,7 +36,7 @@ static size_t memory_available(void)
     return memory_installed();
 }
 
-/* ---- Memory -------------------------------------------------------------------------------------------------- */
+/* ---- Memory ---------------------------------------------------------------------------------------------------- */
 
 static nvllm_status take_int(int32_t *out, int32_t value, int32_t fallback, int32_t most, const char *name,
                              nvllm_error *err)
@@ -100,7 +100,7 @@ nvllm_status engine_memory_check(const engine_options *o, const model *m, backen
                  : "lower the context, the number of sequences or the KV cache's memory");
 }
 
-/* ---- Options ------------------------------------------------------------------------------------------------- */
+/* ---- Options --------------------------------------------------------------------------------------------------- */
 
 /* Without a figure of the user's: all sequences at full length, or what fits: into the device's memory beside the
  * rest, or into half of this machine's free memory; but one sequence at least. */
