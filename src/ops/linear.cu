@@ -1,7 +1,7 @@
 /* Matrix products on the GPU: which kernel does them, and the plain one that does everything.
  *
- * bf16 weights: linear_few.cu streams them for up to 4 tokens, linear_many.cu multiplies beyond that. The other formats
- * are read once for every 8 tokens: Q8_0 by linear_q8.cu, float32 and f16 by linear_wide.cu.
+ * bf16 weights: linear_few.cu streams them for up to 4 tokens, linear_many.cu multiplies beyond that. Q8_0 weights:
+ * linear_q8.cu and linear_q8_many.cu. float32 and f16 weights are read once for every 8 tokens by linear_wide.cu.
  * What all of these refuse (odd widths, odd addresses) is done here, a warp per output row, 8 tokens at a time: right,
  * and far from the memory's rate. */
 #include "ops/linear_few.cuh"
@@ -77,6 +77,9 @@ static void by_rows(const op_linear_args *a, dtype format, const cuda_context *c
     rows.out_stride = a->out_stride;
     rows.in_stride = a->in_stride;
     rows.accumulate = a->accumulate;
+    rows.out = a->out;
+    rows.in = a->in;
+    if (a->T > FEW_TOKENS && linear_q8_many_cuda(rows, format, a->T, cuda)) return;
     for (int t = 0, n; t < a->T; t += n) {
         n = tokens_at_once(a->T - t);
         rows.out = a->out + (size_t)t * a->out_stride;

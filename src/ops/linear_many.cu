@@ -5,6 +5,7 @@
  * gate: it leaves gate and up in scratch, and silu_mul follows. */
 #include "ops/cublaslt.cuh"
 #include "ops/linear_product.cuh"
+#include "ops/linear_rows.cuh"
 
 enum {
     LIBRARY_FROM = 65,  /* tokens; below, reading the weights decides, and both are about as fast */
@@ -176,11 +177,13 @@ static size_t gated_bytes(int32_t T, int32_t F)
     return aligned((size_t)(T < GATED_TOKENS ? T : GATED_TOKENS) * 2 * (size_t)F * sizeof(float));
 }
 
-/* Scratch: the rounded inputs, gate and up, the library's workspace. */
+/* Scratch: the rounded inputs, gate and up, the library's workspace; or what Q8_0 takes. */
 extern "C" size_t op_linear_cuda_scratch(int32_t T, int32_t widest_input, int32_t F)
 {
-    return aligned((size_t)T * (size_t)widest_input * sizeof(__nv_bfloat16)) + gated_bytes(T, F) +
-           CUBLASLT_WORKSPACE;
+    size_t own = aligned((size_t)T * (size_t)widest_input * sizeof(__nv_bfloat16)) + gated_bytes(T, F) +
+                 CUBLASLT_WORKSPACE;
+    size_t q8 = linear_q8_many_scratch(T, widest_input);
+    return own > q8 ? own : q8;
 }
 
 static bool multiply(const op_norm_linear_args *a, const cuda_context *cuda)

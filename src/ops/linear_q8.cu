@@ -1,11 +1,11 @@
-/* Q8_0 products of up to 8 tokens on the GPU, bound by reading the weights once: 34 bytes for 32 of them.
+/* Q8_0 products of up to 4 tokens on the GPU, bound by reading the weights once: 34 bytes for 32 of them.
  *
  * A warp takes whole rows, a lane one block of 32 weights at a time. Blocks are 34 bytes and so not aligned for wide
  * loads: rows pass through a ring in shared memory in stages of 32 blocks (1,088 bytes, copied 16 bytes at a time), out of
  * which each lane picks the 9 words around its block. The ring is filled before kernel_waits(), because weights depend
  * on no kernel. Inputs are rounded to int8 in blocks of 32 as ggml does, once per block of threads; products within a
  * block of weights are exact (dp4a). */
-#include "ops/linear_rows.cuh"
+#include "ops/linear_q8.cuh"
 
 enum {
     WARPS = 8,
@@ -63,43 +63,27 @@ static __device__ __forceinline__ q8_block read_block(const unsigned char *stage
     return b;
 }
 
-static __device__ __forceinline__ float largest(const float4 &x)
-{
-    return fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
-}
-
-static __device__ __forceinline__ uint32_t round_to_int8(const float4 &x, float inverse)
-{
-    const float v[4] = {x.x, x.y, x.z, x.w};
-    uint32_t four = 0;
-#pragma unroll
-    for (int i = 0; i < 4; i++) four |= (uint32_t)(uint8_t)(int)rintf(__fmul_rn(v[i], inverse)) << 8 * i;
-    return four;
-}
-
-/* The inputs of T tokens in shared memory: int8 [T, cols], then scales [T, cols / 32]. 8 lanes take a block of 32, a warp
- * AHEAD times four of them at a time, so that few loads wait for each other. */
+/* The inputs of T tokens in shared memory: int8 [T, cols], then scales [T, cols / 32]. A warp takes AHEAD times four
+ * blocks of 32 at a time, so that few loads wait for each other. */
 template <int T>
 static __device__ __forceinline__ void round_inputs(const row_list &a, uint32_t *rounded, float *scales)
 {
-    const int lane = threadIdx.x % 32, part = lane % 8, blocks = a.cols / Q8_0_BLOCK, all = T * blocks;
+    const int lane = threadIdx.x % 32, part = lane % Q8_LANES, blocks = a.cols / Q8_0_BLOCK, all = T * blocks;
     for (int first = threadIdx.x / 32 * 4; first < all; first += AHEAD * WARPS * 4) {
         float4 x[AHEAD];
 #pragma unroll
         for (int i = 0; i < AHEAD; i++) {
-            int b = first + i * WARPS * 4 + lane / 8, t = T == 1 ? 0 : b / blocks;
+            int b = first + i * WARPS * 4 + lane / Q8_LANES, t = T == 1 ? 0 : b / blocks;
             const float *in = a.in + (size_t)t * a.in_stride + (b - t * blocks) * Q8_0_BLOCK + part * 4;
             x[i] = b < all ? *(const float4 *)in : make_float4(0, 0, 0, 0);
         }
 #pragma unroll
         for (int i = 0; i < AHEAD; i++) {
-            int b = first + i * WARPS * 4 + lane / 8;
-            float most = largest(x[i]);
-            for (int lanes = 4; lanes > 0; lanes >>= 1)
-                most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, lanes));
+            int b = first + i * WARPS * 4 + lane / Q8_LANES;
+            q8_four r = round_four(x[i]);
             if (b >= all) continue;
-            rounded[b * 8 + part] = round_to_int8(x[i], most > 0 ? __fdiv_rn(127.0f, most) : 0);
-            if (part == 0) scales[b] = __fdiv_rn(most, 127.0f);
+            rounded[b * Q8_LANES + part] = r.four;
+            if (part == 0) scales[b] = r.scale;
         }
     }
 }
@@ -172,7 +156,6 @@ bool linear_q8_cuda(const row_list &a, dtype format, int T, const cuda_context *
     case 1: return launch_q8<1>(a, cuda);
     case 2: return launch_q8<2>(a, cuda);
     case 4: return launch_q8<4>(a, cuda);
-    case 8: return launch_q8<8>(a, cuda);
     default: return false;
     }
 }

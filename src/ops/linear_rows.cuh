@@ -1,6 +1,6 @@
 /* Matrix products by output rows: the list of rows that their kernels walk, and what linear.cu asks of them.
  *
- * All take 1, 2, 4 or 8 tokens at once (T, a template argument) and give a token the same bits among any others. */
+ * Those of few tokens take 1, 2, 4 or 8 at once (T, a template argument) and give a token the same bits among any others. */
 #ifndef NVLLM_OPS_LINEAR_ROWS_CUH
 #define NVLLM_OPS_LINEAR_ROWS_CUH
 
@@ -20,10 +20,14 @@ typedef struct {
     int accumulate;
 } row_list;
 
-/* Rows and inputs aligned to 16 bytes. false: nothing was done, because format, width or alignment are others, or the inputs of T
- * tokens do not fit into shared memory. */
+/* Rows and inputs aligned to 16 bytes. false: nothing was done, because format, width, T or alignment are others, or the
+ * inputs of T tokens do not fit into shared memory. */
 bool linear_q8_cuda(const row_list &a, dtype format, int T, const cuda_context *cuda);
 bool linear_wide_cuda(const row_list &a, dtype format, int T, const cuda_context *cuda);
+
+/* The same for any number of tokens, by tensor cores; the bytes of scratch that this takes. */
+bool linear_q8_many_cuda(const row_list &a, dtype format, int T, const cuda_context *cuda);
+size_t linear_q8_many_scratch(int32_t T, int32_t cols);
 
 static inline bool rows_are_aligned(const row_list &a)
 {

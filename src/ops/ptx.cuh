@@ -7,7 +7,8 @@
  * from which compute capability it works; calling one below it is the caller's mistake.
  *
  * Fragments, by lane l of a warp, two 16-bit elements in a word, the lower number in the lower half:
- *   8 x 8 matrix    row l / 4, columns 2 * (l % 4) and the next */
+ *   8 x 8 matrix    row l / 4, columns 2 * (l % 4) and the next
+ * int8 elements are four in a word: of an 8 x 16 matrix row l / 4, columns 4 * (l % 4) and the next three. */
 #ifndef NVLLM_OPS_PTX_CUH
 #define NVLLM_OPS_PTX_CUH
 
@@ -115,6 +116,19 @@ static __device__ __forceinline__ void mma_16x8x16(float (&d)[4], const uint32_t
         "{%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* d[16, 8] = a[16, 32] * b[32, 8] + start, int8 products summed in int32.
+ *   d: as above
+ *   a: its 8 x 16 matrices: rows 0-7 of columns 0-15, rows 8-15 of them, rows 0-7 of columns 16-31, rows 8-15 of them
+ *   b: rows 4 * (l % 4) and the next three of column l / 4 in b0; 16 rows further in b1 */
+static __device__ __forceinline__ void mma_16x8x32(int (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                   uint32_t b1, int start)
+{
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%10, %10, %10, %10};"
+        : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(start));
 }
 
 /* ---- One thread (all GPUs) ----------------------------------------------------------------------------------- */

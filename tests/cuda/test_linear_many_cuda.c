@@ -1,5 +1,6 @@
-/* Matrix products of many tokens on the GPU against the reference: our kernel, and cuBLASLt where it is found.
- * --perf prints the time of both for the shapes of Qwen3-0.6B and Llama-3.1-8B. */
+/* Matrix products of many tokens on the GPU against the reference: bf16 weights by our kernel, and by cuBLASLt where it
+ * is found; Q8_0 weights.
+ * --perf prints the time of all for the shapes of Qwen3-0.6B and Llama-3.1-8B. */
 #define _DEFAULT_SOURCE /* usleep */
 #include "support/device.h"
 
@@ -15,6 +16,8 @@ static bool library; /* cuBLASLt is there and ready */
 
 typedef struct {
     int32_t T, n_parts, rows[LINEAR_MAX_PARTS], cols;
+    dtype format[LINEAR_MAX_PARTS];
+    bool largest; /* weights and inputs of the largest size, so that Q8_0's sums of a block are */
     bool bias, accumulate, gated, gather, norm;
     int32_t in_pad, out_pad, first_col; /* floats between rows, and before the first output column */
 } product_case;
@@ -33,6 +36,23 @@ static void *random_bf16(size_t n, uint64_t *random)
     return data;
 }
 
+/* Scales of both signs, some of them subnormal. */
+static void *random_q8(size_t n, bool largest, uint64_t *random)
+{
+    uint8_t *data = check_alloc(n / Q8_0_BLOCK * Q8_0_BLOCK_BYTES), *to = data;
+    for (size_t b = 0; b < n / Q8_0_BLOCK; b++, to += Q8_0_BLOCK_BYTES) {
+        uint16_t scale = f16_from_float(check_uniform(random, b % 7 == 0 ? 0x1p-15f : 0.01f));
+        memcpy(to, &scale, sizeof scale);
+        for (int i = 0; i < Q8_0_BLOCK; i++) to[2 + i] = largest ? 0x80 : (uint8_t)check_random(random);
+    }
+    return data;
+}
+
+static void *random_weights(dtype format, size_t n, bool largest, uint64_t *random)
+{
+    return format == DTYPE_Q8_0 ? random_q8(n, largest, random) : random_bf16(n, random);
+}
+
 static float *random_floats(size_t n, uint64_t *random)
 {
     float *data = check_alloc(n * sizeof *data);
@@ -46,9 +66,11 @@ static void make_parts(product_pair *p, const product_case *c, uint64_t *random)
     int32_t col = c->first_col;
     for (int i = 0; i < c->n_parts; i++) {
         size_t n = (size_t)c->rows[i] * (size_t)c->cols;
-        p->w[i] = (weight){DTYPE_BF16, c->rows[i], c->cols, random_bf16(n, random)};
+        dtype format = c->format[i];
+        size_t bytes = dtype_row_bytes(format, c->cols) * (size_t)c->rows[i];
+        p->w[i] = (weight){format, c->rows[i], c->cols, random_weights(format, n, c->largest, random)};
         p->w_there[i] = p->w[i];
-        p->w_there[i].data = device_copy(&gpu, p->w[i].data, n * 2);
+        p->w_there[i].data = device_copy(&gpu, p->w[i].data, bytes);
         float *bias = c->bias ? random_floats((size_t)c->rows[i], random) : NULL;
         here->part[i] = (linear_part){&p->w[i], bias, col};
         there->part[i] = (linear_part){&p->w_there[i], NULL, col};
@@ -72,7 +94,9 @@ static void make_pair(product_pair *p, const product_case *c, uint64_t *random)
     p->there = p->host;
     make_parts(p, c, random);
     p->out_count = (size_t)c->T * (size_t)l->out_stride;
-    l->in = random_floats(in_count, random);
+    float *in = random_floats(in_count, random);
+    for (size_t i = 0; c->largest && i < in_count; i++) in[i] = i / 256 % 2 ? 1 : -1;
+    l->in = in;
     l->out = random_floats(p->out_count, random); /* also what columns beside the parts must still hold */
     p->out = check_alloc(p->out_count * sizeof *p->out);
     p->got = check_alloc(p->out_count * sizeof *p->got);
@@ -119,17 +143,30 @@ static bool is_written(const product_case *c, const op_linear_args *l, int32_t c
 
 static void describe(char *text, size_t size, const product_case *c, const char *path)
 {
-    snprintf(text, size, "%s: T %d, rows %d %d %d (%d parts), cols %d%s%s%s%s%s, pads %d %d %d", path, c->T,
-             c->rows[0], c->rows[1], c->rows[2], c->n_parts, c->cols, c->bias ? ", bias" : "",
-             c->accumulate ? ", accumulate" : "", c->gated ? ", gated" : "", c->gather ? ", gather" : "",
-             c->norm ? ", norm" : "", c->in_pad, c->out_pad, c->first_col);
+    snprintf(text, size, "%s: %s, T %d, rows %d %d %d (%d parts), cols %d%s%s%s%s%s, pads %d %d %d", path,
+             dtype_name(c->format[0]), c->T, c->rows[0], c->rows[1], c->rows[2], c->n_parts, c->cols,
+             c->bias ? ", bias" : "", c->accumulate ? ", accumulate" : "", c->gated ? ", gated" : "",
+             c->gather ? ", gather" : "", c->norm ? ", norm" : "", c->in_pad, c->out_pad, c->first_col);
+}
+
+/* bf16: products are exact, and tensor cores cut low bits off long sums. Q8_0: a block's integer sum is exact, and then
+ * three roundings of 2^-24 follow, the last of the sum so far; the terms' sizes add up to some sqrt(blocks) times the
+ * result's. norm: the input's rounding to bf16. */
+static double bound_of(const product_case *c)
+{
+    double blocks = c->cols / Q8_0_BLOCK, bound = c->norm ? 2e-3 : 0;
+    for (int p = 0; p < c->n_parts; p++) {
+        double format = c->format[p] == DTYPE_Q8_0 ? (blocks + 3) * 0x1p-24 * sqrt(blocks) : 2e-5;
+        bound = format > bound ? format : bound;
+    }
+    return bound;
 }
 
 /* The written columns' relative error; the others must not have changed. */
 static double compare(product_pair *p, const product_case *c, const char *path)
 {
     const op_linear_args *l = &p->host.linear;
-    double gap = 0, size = 0, bound = c->norm ? 2e-3 : 2e-5;
+    double gap = 0, size = 0, bound = bound_of(c);
     char what[256];
     describe(what, sizeof what, c, path);
     for (size_t i = 0; i < p->out_count; i++) {
@@ -172,7 +209,8 @@ static double check_case(const product_case *c, uint64_t *random)
     double worst = 0;
     make_pair(&p, c, random);
     float *first = check_alloc(p.out_count * sizeof *first);
-    for (int path = LINEAR_MANY_OWN; path <= (library ? LINEAR_MANY_LIBRARY : LINEAR_MANY_OWN); path++) {
+    bool both = library && c->format[0] == DTYPE_BF16;
+    for (int path = LINEAR_MANY_OWN; path <= (both ? LINEAR_MANY_LIBRARY : LINEAR_MANY_OWN); path++) {
         const char *name = path == LINEAR_MANY_OWN ? "own" : "cuBLASLt";
         run_there(&p, c, (linear_many_path)path);
         double error = compare(&p, c, name);
@@ -199,7 +237,10 @@ static int32_t pick(uint64_t *random, int32_t n)
 static product_case random_case(int32_t T, int32_t cols, uint64_t *random)
 {
     product_case c = {.T = T, .cols = cols, .n_parts = 1 + pick(random, LINEAR_MAX_PARTS)};
-    for (int i = 0; i < c.n_parts; i++) c.rows[i] = heights[pick(random, 6)];
+    for (int i = 0; i < c.n_parts; i++) {
+        c.rows[i] = heights[pick(random, 6)];
+        c.format[i] = DTYPE_BF16;
+    }
     if (c.n_parts == 3 && c.rows[0] == 1000) c.rows[1] = 40; /* the reference is slow */
     c.bias = pick(random, 2) == 0;
     c.in_pad = pick(random, 3) == 0 ? pick(random, 9) : 0;
@@ -239,6 +280,7 @@ static void norm_linear_of_many_tokens_matches_reference(void **state)
             if (c.gated) {
                 c.n_parts = 2;
                 c.rows[1] = c.rows[0];
+                c.format[1] = DTYPE_BF16;
                 c.rows[2] = 0;
                 c.first_col = 0; /* norm_linear.h */
             }
@@ -276,6 +318,7 @@ static void large_products_match_reference(void **state)
     uint64_t random = 23;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         product_case c = cases[i];
+        for (int p = 0; p < c.n_parts; p++) c.format[p] = DTYPE_BF16;
         for (int p = 0; device_is_emulated(&gpu) && p < c.n_parts; p++)
             c.rows[p] /= 19; /* few multiprocessors are to be filled */
         check_case(&c, &random);
@@ -292,6 +335,7 @@ static void products_of_few_rows_match_reference(void **state)
         for (int32_t T = 17; T <= 64; T += 23) {
             product_case c = random_case(T, cols[i], &random);
             c.n_parts = 2;
+            c.format[1] = DTYPE_BF16;
             c.rows[0] = c.rows[1] = !device_is_emulated(&gpu) ? 200 : T > 32 ? 13 : 19;
             c.accumulate = true;
             check_case(&c, &random);
@@ -307,9 +351,83 @@ static void gated_products_of_a_long_prompt_match_reference(void **state)
 {
     (void)state;
     uint64_t random = 24;
-    product_case c = {
-        .T = 1100, .n_parts = 2, .rows = {72, 72}, .cols = 64, .norm = true, .gated = true, .out_pad = 4};
+    product_case c = {.T = 1100,
+                      .n_parts = 2,
+                      .rows = {72, 72},
+                      .format = {DTYPE_BF16, DTYPE_BF16},
+                      .cols = 64,
+                      .norm = true,
+                      .gated = true,
+                      .out_pad = 4};
     check_case(&c, &random);
+}
+
+/* The other formats, which neither the library nor op norm_linear takes. Widths in whole stages, and others that only the
+ * kernels for few tokens take. */
+static void linear_of_other_formats_matches_reference(void **state)
+{
+    (void)state;
+    static const int32_t counts[] = {5, 9, 17, 33, 64, 65, 130}, cols[] = {256, 512, 768, 1280, 32, 96, 288};
+    static const dtype formats[] = {DTYPE_Q8_0};
+    uint64_t random = 27;
+    double worst = 0;
+    for (size_t f = 0; f < sizeof formats / sizeof *formats; f++)
+        for (size_t t = 0; t < sizeof counts / sizeof *counts; t++)
+            for (size_t k = 0; k < sizeof cols / sizeof *cols; k++) {
+                if (device_leaves_out(&gpu, f + t + k)) continue;
+                product_case c = random_case(counts[t], cols[k], &random);
+                for (int p = 0; p < c.n_parts; p++) c.format[p] = formats[f];
+                c.accumulate = pick(&random, 2) == 0;
+                double error = check_case(&c, &random);
+                worst = error > worst ? error : worst;
+            }
+    print_message("largest relative error %.3g\n", worst);
+}
+
+/* Every tile, as above; parts that end in the middle of one; formats beside each other; the largest sums. */
+static void large_products_of_other_formats_match_reference(void **state)
+{
+    (void)state;
+    const dtype q8 = DTYPE_Q8_0, bf16 = DTYPE_BF16;
+    const product_case cases[] = {
+        {.T = 9, .n_parts = 1, .rows = {100}, .format = {q8}, .cols = 2560, .bias = true}, /* 32 x 32 */
+        {.T = 70, .n_parts = 2, .rows = {33, 31}, .format = {q8, q8}, .cols = 256},        /* 32 x 32 */
+        {.T = 32, .n_parts = 2, .rows = {13001, 500}, .format = {q8, q8}, .cols = 256},    /* 32 x 128 */
+        {.T = 17,
+         .n_parts = 3,
+         .rows = {10001, 3000, 2001},
+         .format = {q8, q8, q8},
+         .cols = 768,
+         .bias = true}, /* 32 x 128 */
+        {.T = 61,
+         .n_parts = 1,
+         .rows = {13003},
+         .format = {q8},
+         .cols = 512,
+         .accumulate = true}, /* 64 x 128 */
+        {.T = 130,
+         .n_parts = 2,
+         .rows = {6000, 5003},
+         .format = {q8, q8},
+         .cols = 768,
+         .bias = true,
+         .out_pad = 3}, /* 128 x 128 */
+        {.T = 65, .n_parts = 3, .rows = {136, 50, 64}, .format = {q8, bf16, q8}, .cols = 256, .bias = true},
+        {.T = 129,
+         .n_parts = 1,
+         .rows = {15001},
+         .format = {q8},
+         .cols = 512,
+         .largest = true},                                                                  /* 128 x 128 */
+        {.T = 9, .n_parts = 1, .rows = {33}, .format = {q8}, .cols = 256, .largest = true}, /* 32 x 32 */
+    };
+    uint64_t random = 28;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        product_case c = cases[i];
+        for (int p = 0; device_is_emulated(&gpu) && p < c.n_parts; p++)
+            if (c.rows[p] > 200) c.rows[p] /= 33; /* few multiprocessors are to be filled */
+        check_case(&c, &random);
+    }
 }
 
 /* Parts that lie behind each other in memory are one product for the library. */
@@ -402,12 +520,13 @@ static perf_memory make_perf_memory(void)
 }
 
 /* Seconds per op of PERF_OPS that were recorded, each with other weights. */
-static double time_ops(const perf_memory *m, int32_t T, int32_t N, int32_t K, bool gated, int32_t key)
+static double time_ops(const perf_memory *m, dtype format, int32_t T, int32_t N, int32_t K, bool gated,
+                       int32_t key)
 {
     nvllm_error err = {0};
-    size_t bytes = (size_t)N * (size_t)K * 2, at = 0;
+    size_t bytes = (size_t)N * dtype_row_bytes(format, K), at = 0;
     float first;
-    weight w[2] = {{DTYPE_BF16, gated ? N / 2 : N, K, NULL}, {DTYPE_BF16, N / 2, K, NULL}};
+    weight w[2] = {{format, gated ? N / 2 : N, K, NULL}, {format, N / 2, K, NULL}};
     op_norm_linear_args a = {.gated = gated, .eps = 1e-6f, .norm = m->norm};
     a.linear = (op_linear_args){.out = m->out, .out_stride = w[0].rows, .in = m->in, .in_stride = K, .T = T};
     a.linear.n_parts = gated ? 2 : 1;
@@ -453,13 +572,36 @@ static void print_speed(void **state)
             for (int path = LINEAR_MANY_OWN; path <= (library ? LINEAR_MANY_LIBRARY : LINEAR_MANY_OWN);
                  path++) {
                 cuda_products_of(gpu.backend)->path = (linear_many_path)path;
-                double seconds = time_ops(&m, T, N, K, shapes[s].gated, ++key);
+                double seconds = time_ops(&m, DTYPE_BF16, T, N, K, shapes[s].gated, ++key);
                 printf(" | %9.2f %8.1f %7.0f", seconds * 1e6, 2.0 * T * N * K / seconds * 1e-12,
                        2.0 * N * K / seconds * 1e-9);
             }
             printf("%s\n", shapes[s].gated ? "  gated" : "");
         }
     cuda_products_of(gpu.backend)->path = LINEAR_MANY_AUTO;
+    device_release(&gpu);
+}
+
+/* The weights are any bits: times do not depend on them. */
+static void print_speed_of_other_formats(void **state)
+{
+    (void)state;
+    static const int32_t shapes[][2] = {{4096, 1024},  {1024, 3072}, {28672, 4096},
+                                        {4096, 14336}, {4096, 4096}, {6144, 4096}};
+    static const int32_t counts[] = {5, 8, 16, 32, 64, 128, 512, 2048};
+    static const dtype formats[] = {DTYPE_Q8_0};
+    perf_memory m = make_perf_memory();
+    int32_t key = 1000; /* others than those of print_speed */
+    printf("%6s %6s %6s %6s | %9s %8s %7s\n", "", "N", "K", "T", "us", "TFLOP/s", "GB/s");
+    for (size_t f = 0; f < sizeof formats / sizeof *formats; f++)
+        for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+            for (size_t t = 0; t < sizeof counts / sizeof *counts; t++) {
+                int32_t T = counts[t], N = shapes[s][0], K = shapes[s][1];
+                double seconds = time_ops(&m, formats[f], T, N, K, false, ++key);
+                printf("%6s %6d %6d %6d | %9.2f %8.1f %7.0f\n", dtype_name(formats[f]), N, K, T,
+                       seconds * 1e6, 2.0 * T * N * K / seconds * 1e-12,
+                       (double)N * (double)dtype_row_bytes(formats[f], K) / seconds * 1e-9);
+            }
     device_release(&gpu);
 }
 
@@ -470,8 +612,11 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(large_products_match_reference),
                                        cmocka_unit_test(products_of_few_rows_match_reference),
                                        cmocka_unit_test(gated_products_of_a_long_prompt_match_reference),
-                                       cmocka_unit_test(parts_in_one_block_match_reference)};
-    const struct CMUnitTest speed[] = {cmocka_unit_test(print_speed)};
+                                       cmocka_unit_test(parts_in_one_block_match_reference),
+                                       cmocka_unit_test(linear_of_other_formats_matches_reference),
+                                       cmocka_unit_test(large_products_of_other_formats_match_reference)};
+    const struct CMUnitTest speed[] = {cmocka_unit_test(print_speed),
+                                       cmocka_unit_test(print_speed_of_other_formats)};
     const backend_shape shape = {.max_tokens = PERF_TOKENS,
                                  .max_logits = 1,
                                  .widest_input = PERF_IN,

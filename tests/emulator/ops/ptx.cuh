@@ -127,6 +127,42 @@ static inline void mma_16x8x16(float (&d)[4], const uint32_t (&a)[4], uint32_t b
     emulator::meet_warp(&mine, multiply_matrices<E>);
 }
 
+struct lane_int8_product {
+    int *d;            /* [4] */
+    const uint32_t *a; /* [4] */
+    uint32_t b[2];
+    int start;
+};
+
+/* d[16, 8] = a[16, 32] * b[32, 8] + start, with the fragments of mma.m16n8k32. */
+static inline void multiply_int8_matrices(void *const *lanes)
+{
+    int a[16][32], b[32][8];
+    for (int l = 0; l < 32; l++) {
+        const lane_int8_product *p = (const lane_int8_product *)lanes[l];
+        int i = l / 4, j = l % 4 * 4;
+        for (int byte = 0; byte < 4; byte++) {
+            for (int q = 0; q < 4; q++)
+                a[i + q % 2 * 8][j + q / 2 * 16 + byte] = (int8_t)(p->a[q] >> 8 * byte);
+            for (int q = 0; q < 2; q++) b[j + q * 16 + byte][i] = (int8_t)(p->b[q] >> 8 * byte);
+        }
+    }
+    for (int l = 0; l < 32; l++) {
+        const lane_int8_product *p = (const lane_int8_product *)lanes[l];
+        for (int q = 0; q < 4; q++) {
+            int sum = p->start;
+            for (int k = 0; k < 32; k++) sum += a[l / 4 + q / 2 * 8][k] * b[k][l % 4 * 2 + q % 2];
+            p->d[q] = sum;
+        }
+    }
+}
+
+static inline void mma_16x8x32(int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, int start)
+{
+    lane_int8_product mine = {d, a, {b0, b1}, start};
+    emulator::meet_warp(&mine, multiply_int8_matrices);
+}
+
 /* ---- The rest ------------------------------------------------------------------------------------------------ */
 
 static inline float exp2_approx(float x)
