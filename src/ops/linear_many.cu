@@ -1,9 +1,12 @@
-/* Matrix products of many tokens: bf16 weights, float32 sums.
+/* Matrix products of many tokens: bf16 and f16 weights, float32 sums.
  *
  * Two launches: round_inputs writes the (gathered, normalized) input rows as bf16 into scratch, once; then the product,
  * by our own kernel (linear_product.cu) or by cuBLASLt (cublaslt.cuh) from LIBRARY_FROM tokens on. The library has no
- * gate: it leaves gate and up in scratch, and silu_mul follows. */
+ * gate: it leaves gate and up in scratch, and silu_mul follows.
+ * f16 weights take float32 inputs as they are: split_inputs writes each as the sum of two f16, and our kernel multiplies
+ * both. */
 #include "ops/cublaslt.cuh"
+#include "ops/linear_few.cuh"
 #include "ops/linear_product.cuh"
 #include "ops/linear_rows.cuh"
 
@@ -83,13 +86,76 @@ static __global__ void __launch_bounds__(ROUND_THREADS) round_inputs(round_args 
     }
 }
 
+typedef struct {
+    __half *out;  /* [2, T, K], 16-byte aligned */
+    float *scale; /* [T] */
+    const float *in;
+    int in_stride, T, K; /* K a multiple of 8 */
+    int vectors;         /* in allows 16-byte loads */
+} split_args;
+
+typedef struct {
+    float of[ROUND_THREADS / 32];
+} warp_maxima;
+
+/* The largest size of an element of the block's row. */
+static __device__ __forceinline__ float largest_size(const split_args &a, const float *x)
+{
+    float(&partial)[ROUND_THREADS / 32] = block_shared<warp_maxima>().of;
+    float most = 0;
+    for (int k = threadIdx.x * 8; k < a.K; k += ROUND_THREADS * 8) {
+        float v[8];
+        load_8(v, x + k, a.vectors);
+#pragma unroll
+        for (int i = 0; i < 8; i++) most = fmaxf(most, fabsf(v[i]));
+    }
+    for (int lanes = 16; lanes > 0; lanes >>= 1)
+        most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, lanes));
+    if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = most;
+    __syncthreads();
+    most = 0;
+#pragma unroll
+    for (int i = 0; i < ROUND_THREADS / 32; i++) most = fmaxf(most, partial[i]);
+    return most;
+}
+
+/* Multiplied by a power of two that brings the row's largest size to 2^14 .. 2^15, within f16, an input is `high`, rounded
+ * to 11 bits, and `low`, what is missing, to another 11. As f16 ends at steps of 2^-24, the error is at most 2^-23 of the
+ * input or 2^-39 of the row's largest. The power's inverse, a normal number too, is the scale of the sums. One block per
+ * token; reads 4K bytes twice (the second time from the cache), writes 4K. */
+static __global__ void __launch_bounds__(ROUND_THREADS) split_inputs(split_args a)
+{
+    kernel_begins();
+    kernel_waits();
+    int t = blockIdx.x;
+    const float *x = a.in + (size_t)t * a.in_stride;
+    unsigned exponent = __float_as_uint(largest_size(a, x)) >> 23; /* 127 for 1 .. 2 */
+    unsigned power = min(127 + 14 + 127 - exponent, 253u);
+    float factor = __uint_as_float(power << 23);
+    if (threadIdx.x == 0) a.scale[t] = __uint_as_float((254 - power) << 23);
+    for (int k = threadIdx.x * 8; k < a.K; k += ROUND_THREADS * 8) {
+        float v[8];
+        __half2 high[4], low[4];
+        load_8(v, x + k, a.vectors);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float v0 = v[2 * i] * factor, v1 = v[2 * i + 1] * factor;
+            high[i] = __floats2half2_rn(v0, v1);
+            float2 kept = __half22float2(high[i]);
+            low[i] = __floats2half2_rn(v0 - kept.x, v1 - kept.y);
+        }
+        *(uint4 *)(a.out + (size_t)t * a.K + k) = *(const uint4 *)high;
+        *(uint4 *)(a.out + ((size_t)a.T + t) * a.K + k) = *(const uint4 *)low;
+    }
+}
+
 /* ---- Who does it ---------------------------------------------------------------------------------------------- */
 
-static bool supported(const op_linear_args *a)
+static bool supported(const op_linear_args *a, dtype format)
 {
     for (int p = 0; p < a->n_parts; p++) {
         const weight *w = a->part[p].w;
-        if (w->format != DTYPE_BF16 || w->cols % 8 != 0 || w->cols != a->part[0].w->cols ||
+        if (w->format != format || w->cols % 8 != 0 || w->cols != a->part[0].w->cols ||
             (uintptr_t)w->data % 16 != 0)
             return false;
     }
@@ -177,19 +243,31 @@ static size_t gated_bytes(int32_t T, int32_t F)
     return aligned((size_t)(T < GATED_TOKENS ? T : GATED_TOKENS) * 2 * (size_t)F * sizeof(float));
 }
 
-/* Scratch: the rounded inputs, gate and up, the library's workspace; or what Q8_0 takes. */
+/* Of inputs split for f16 weights. */
+static size_t split_bytes(int32_t T, int32_t K)
+{
+    return aligned((size_t)T * (size_t)K * 2 * sizeof(__half));
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Scratch of bf16 weights: the rounded inputs, gate and up, the library's workspace. Of f16: the split inputs and their
+ * scales. */
 extern "C" size_t op_linear_cuda_scratch(int32_t T, int32_t widest_input, int32_t F)
 {
-    size_t own = aligned((size_t)T * (size_t)widest_input * sizeof(__nv_bfloat16)) + gated_bytes(T, F) +
-                 CUBLASLT_WORKSPACE;
-    size_t q8 = linear_q8_many_scratch(T, widest_input);
-    return own > q8 ? own : q8;
+    size_t bf16 = aligned((size_t)T * (size_t)widest_input * sizeof(__nv_bfloat16)) + gated_bytes(T, F) +
+                  CUBLASLT_WORKSPACE;
+    size_t f16 = split_bytes(T, widest_input) + (size_t)T * sizeof(float);
+    return larger(larger(bf16, f16), linear_q8_many_scratch(T, widest_input));
 }
 
 static bool multiply(const op_norm_linear_args *a, const cuda_context *cuda)
 {
     const op_linear_args *l = &a->linear;
-    if (!supported(l) || (a->gated && l->n_parts != 2)) return false;
+    if (!supported(l, DTYPE_BF16) || (a->gated && l->n_parts != 2)) return false;
     if (l->T < 1) return true;
     int K = l->part[0].w->cols;
     char *scratch = (char *)cuda->scratch;
@@ -214,8 +292,25 @@ static bool multiply(const op_norm_linear_args *a, const cuda_context *cuda)
     return true;
 }
 
+static bool multiply_f16(const op_linear_args *a, const cuda_context *cuda)
+{
+    if (a->T <= FEW_TOKENS || !supported(a, DTYPE_F16)) return false;
+    split_args s = {};
+    s.out = (__half *)cuda->scratch;
+    s.in = a->in;
+    s.in_stride = a->in_stride;
+    s.T = a->T;
+    s.K = a->part[0].w->cols;
+    s.scale = (float *)((char *)cuda->scratch + split_bytes(s.T, s.K));
+    s.vectors = (uintptr_t)a->in % 16 == 0 && a->in_stride % 4 == 0;
+    launch(cuda, split_inputs, dim3((unsigned)s.T), ROUND_THREADS, 0, s);
+    linear_product_f16_cuda(a, s.out, s.scale, cuda);
+    return true;
+}
+
 extern "C" bool op_linear_many_cuda(const op_linear_args *a, const cuda_context *cuda)
 {
+    if (multiply_f16(a, cuda)) return true;
     op_norm_linear_args plain = {};
     plain.linear = *a;
     return multiply(&plain, cuda);

@@ -1,4 +1,7 @@
-/* The matrix product of many tokens on tensor cores: out[t, n] = sum_k x[t, k] * w[n, k], bf16 to float32.
+/* The matrix product of many tokens on tensor cores: out[t, n] = sum_k x[t, k] * w[n, k], bf16 or f16 to float32.
+ *
+ * bf16 weights meet inputs in bf16. f16 weights meet inputs that are the sums of two f16, each a plane of the tile, scaled
+ * by a power of two per token: twice the operations, and 22 bits of the input.
  *
  * A block does BM tokens x BN weight rows, a warp WM x WN of them by mma.m16n8k16, over k in steps of BK that arrive by
  * cp.async in a ring of STAGES. All parts (q, k, v) are one grid. For gated products (silu(gate) * up) half of each
@@ -6,27 +9,39 @@
  * written at once. With few tokens a block's warps share the k of a stage instead (SPLIT), which shortens the chain of
  * dependent steps; their sums meet in shared memory, in a fixed order; and where the blocks would not fill the GPU, a
  * cluster of blocks shares k (CLUSTER, compute capability 9.0 and later).
- * Up to some 64 tokens this is bound by reading the weights, 2*N*K bytes; then by L2, then by the tensor cores
- * (2*T*N*K operations). */
+ * Up to some 64 tokens (f16: 32) this is bound by reading the weights, 2*N*K bytes; then by L2, then by the tensor cores
+ * (2*T*N*K operations; f16: 4*T*N*K). */
 #include "ops/linear_product.cuh"
 
 typedef struct {
-    const __nv_bfloat16 *x;                   /* [T, K] */
-    const __nv_bfloat16 *w[LINEAR_MAX_PARTS]; /* gated: gate, up */
+    const uint16_t *x;                   /* [PLANES, T, K] */
+    const uint16_t *w[LINEAR_MAX_PARTS]; /* gated: gate, up */
     const float *bias[LINEAR_MAX_PARTS];
     int rows[LINEAR_MAX_PARTS], out_col[LINEAR_MAX_PARTS];
     int first_tile[LINEAR_MAX_PARTS]; /* gated: one part, whose tiles hold rows of both */
     int n_parts, T, K;
     float *out;
     int out_stride, accumulate, gated;
-    int pairs; /* out allows 8-byte access at even columns */
+    int pairs;          /* out allows 8-byte access at even columns */
+    const float *scale; /* [T] of the sums; only for f16 */
 } product_args;
+
+template <class E> struct input_planes {
+    enum { COUNT = 1 };
+};
+template <> struct input_planes<__half> {
+    enum { COUNT = 2 };
+};
+
+enum { MOST_SHARED = 99 * 1024 }; /* fits every supported GPU */
 
 /* Shared memory: rows of BK elements in 16-byte chunks, chunk c of row r at c ^ (r % 8), which spreads 8 rows of one
  * chunk column over all banks for ldmatrix. */
-template <int BM_, int BN_, int WM_, int WN_, int SPLIT_, int CLUSTER_, int BK_, int STAGES_>
+template <class E, int BM_, int BN_, int WM_, int WN_, int SPLIT_, int CLUSTER_, int BK_, int STAGES_>
 struct tile_shape {
+    typedef E element;
     enum {
+        PLANES = input_planes<E>::COUNT,
         BM = BM_,
         BN = BN_,
         WM = WM_,
@@ -34,13 +49,14 @@ struct tile_shape {
         SPLIT = SPLIT_,     /* warps that share a WM x WN part, each doing every SPLIT-th 16 of k */
         CLUSTER = CLUSTER_, /* blocks that share a tile, each doing a range of k */
         BK = BK_,
-        STAGES = STAGES_,
         WARPS = (BM / WM) * (BN / WN), /* of one split */
         THREADS = 32 * WARPS * SPLIT,
         ROW_BYTES = BK * 2,
         CHUNKS = BK / 8,
         PASS = THREADS / CHUNKS, /* rows that all threads load at once, 16 bytes each */
-        STAGE_BYTES = (BM + BN) * ROW_BYTES,
+        X_ROWS = PLANES * BM,    /* of a stage, and then BN rows of weights */
+        STAGE_BYTES = (X_ROWS + BN) * ROW_BYTES,
+        STAGES = STAGES_ * STAGE_BYTES <= MOST_SHARED ? STAGES_ : MOST_SHARED / STAGE_BYTES,
         SHARED = STAGES * STAGE_BYTES
     };
     static_assert(PASS % 8 == 0 && BM % PASS == 0 && (WN / 2) % PASS == 0, "loads follow the tile's halves");
@@ -50,20 +66,21 @@ struct tile_shape {
                   "a whole step per warp; sums fit the ring");
     static_assert(CLUSTER == 1 || (SPLIT > 1 && CLUSTER == WM / 8),
                   "each block of a cluster stores 8 tokens");
-    static_assert(SHARED <= 99 * 1024, "fits every supported GPU");
+    static_assert(STAGES >= 2, "a stage is loaded while another is used");
 };
 
-typedef tile_shape<32, 32, 32, 32, 8, 1, 128, 6> tile_small; /* few tokens, few rows: many blocks */
-typedef tile_shape<32, 128, 32, 32, 1, 1, 64, 4> tile_wide;  /* few tokens, many rows: x is read less often */
-typedef tile_shape<64, 64, 32, 32, 1, 1, 64, 4> tile_middle;
-typedef tile_shape<128, 128, 64, 64, 1, 1, 64, 3> tile_large;
-typedef tile_shape<32, 32, 32, 32, 8, 4, 128, 6> tile_cluster; /* fewer rows still */
+/* For few tokens, with few rows: many blocks; for few tokens, with many rows: x is read less often. */
+template <class E> using tile_small = tile_shape<E, 32, 32, 32, 32, 8, 1, 128, 6>;
+template <class E> using tile_wide = tile_shape<E, 32, 128, 32, 32, 1, 1, 64, 4>;
+template <class E> using tile_middle = tile_shape<E, 64, 64, 32, 32, 1, 1, 64, 4>;
+template <class E> using tile_large = tile_shape<E, 128, 128, 64, 64, 1, 1, 64, 3>;
+typedef tile_shape<__nv_bfloat16, 32, 32, 32, 32, 8, 4, 128, 6> tile_cluster; /* fewer rows still */
 
 /* What a thread loads: its chunk of every PASS-th row. */
 typedef struct {
-    const __nv_bfloat16 *x;    /* its chunk of its first row at k = 0 */
-    const __nv_bfloat16 *w[2]; /* the same of the weights; gated: gate and up */
-    int x_rows, w_rows;        /* rows that are there, counted from its first */
+    const uint16_t *x;    /* its chunk of its first row at k = 0 */
+    const uint16_t *w[2]; /* the same of the weights; gated: gate and up */
+    int x_rows, w_rows;   /* rows that are there, counted from its first */
     int k, K, gated;
     uint32_t to; /* its place in stage 0 */
 } thread_loads;
@@ -87,14 +104,17 @@ static __device__ __forceinline__ thread_loads loads_of_thread(const product_arg
 }
 
 template <class S>
-static __device__ __forceinline__ void load_inputs(const thread_loads &l, int step, int slot)
+static __device__ __forceinline__ void load_inputs(const thread_loads &l, int T, int step, int slot)
 {
     int k = step * S::BK;
     bool there = l.k + k < l.K;
+    uint32_t to = l.to + slot * S::STAGE_BYTES;
 #pragma unroll
-    for (int r = 0; r < S::BM; r += S::PASS)
-        async_copy_l2_128(l.to + slot * S::STAGE_BYTES + r * S::ROW_BYTES, l.x + (size_t)r * l.K + k,
-                          there && r < l.x_rows ? 16 : 0);
+    for (int plane = 0; plane < S::PLANES; plane++)
+#pragma unroll
+        for (int r = 0; r < S::BM; r += S::PASS)
+            async_copy_l2_128(to + (plane * S::BM + r) * S::ROW_BYTES,
+                              l.x + ((size_t)plane * T + r) * l.K + k, there && r < l.x_rows ? 16 : 0);
 }
 
 /* Row r of the tile is weight row r, or, when gated, in every WN rows the first half gate's and the second half up's
@@ -104,7 +124,7 @@ static __device__ __forceinline__ void load_weights(const thread_loads &l, int s
 {
     int k = step * S::BK;
     bool there = l.k + k < l.K;
-    uint32_t to = l.to + slot * S::STAGE_BYTES + S::BM * S::ROW_BYTES;
+    uint32_t to = l.to + slot * S::STAGE_BYTES + S::X_ROWS * S::ROW_BYTES;
 #pragma unroll
     for (int r = 0; r < S::BN; r += S::PASS) {
         const int half = r % S::WN / (S::WN / 2), number = r / S::WN * (S::WN / 2) + r % (S::WN / 2);
@@ -116,7 +136,7 @@ static __device__ __forceinline__ void load_weights(const thread_loads &l, int s
 
 /* A warp's operands of 16 k: rows of x as 16x16 blocks, rows of w as 16x16 blocks (two of mma's n = 8 each). */
 template <class S> struct fragments {
-    uint32_t x[S::WM / 16][4], w[S::WN / 16][4];
+    uint32_t x[S::PLANES][S::WM / 16][4], w[S::WN / 16][4];
 };
 
 template <class S>
@@ -126,7 +146,10 @@ static __device__ __forceinline__ void load_fragments(fragments<S> &f, uint32_t 
     uint32_t x_at = x_rows + (((kk * 2 + lane / 16) ^ (lane & 7)) << 4);
     uint32_t w_at = w_rows + (((kk * 2 + (lane / 8 & 1)) ^ (lane & 7)) << 4);
 #pragma unroll
-    for (int i = 0; i < S::WM / 16; i++) load_matrices(f.x[i], x_at + i * 16 * S::ROW_BYTES);
+    for (int plane = 0; plane < S::PLANES; plane++)
+#pragma unroll
+        for (int i = 0; i < S::WM / 16; i++)
+            load_matrices(f.x[plane][i], x_at + (plane * S::BM + i * 16) * S::ROW_BYTES);
 #pragma unroll
     for (int j = 0; j < S::WN / 16; j++) load_matrices(f.w[j], w_at + j * 16 * S::ROW_BYTES);
 }
@@ -150,11 +173,13 @@ static __device__ __forceinline__ void multiply_stage(sums<S> &sum, uint32_t x_r
             load_fragments<S>(f[(kk + 1) % 2], x_rows, w_rows, (kk + 1) * S::SPLIT + split, lane);
         const fragments<S> &now = f[kk % 2];
 #pragma unroll
-        for (int i = 0; i < S::WM / 16; i++)
+        for (int plane = 0; plane < S::PLANES; plane++)
 #pragma unroll
-            for (int j = 0; j < S::WN / 8; j++)
-                mma_16x8x16(sum.of[i][j], now.x[i], now.w[j / 2][j % 2 * 2], now.w[j / 2][j % 2 * 2 + 1],
-                            __nv_bfloat16());
+            for (int i = 0; i < S::WM / 16; i++)
+#pragma unroll
+                for (int j = 0; j < S::WN / 8; j++)
+                    mma_16x8x16(sum.of[i][j], now.x[plane][i], now.w[j / 2][j % 2 * 2],
+                                now.w[j / 2][j % 2 * 2 + 1], typename S::element());
     }
 }
 
@@ -190,10 +215,11 @@ static __device__ __forceinline__ void store_token(const product_args &a, int pa
     int rows = a.rows[part];
     if (t >= a.T) return;
     if (!a.gated) {
+        float scale = S::PLANES > 1 ? a.scale[t] : 1.0f;
 #pragma unroll
         for (int j = 0; j < S::WN / 8; j++, n += 8)
-            store_2(a, out, n, rows, sum[j][0] + bias_at(bias, n, rows),
-                    sum[j][1] + bias_at(bias, n + 1, rows));
+            store_2(a, out, n, rows, sum[j][0] * scale + bias_at(bias, n, rows),
+                    sum[j][1] * scale + bias_at(bias, n + 1, rows));
         return;
     }
 #pragma unroll
@@ -308,19 +334,19 @@ static __global__ void __launch_bounds__(S::THREADS, 2) product(const __grid_con
     kernel_waits();
 #pragma unroll
     for (int s = 0; s < S::STAGES - 1; s++) {
-        if (begin + s < end) load_inputs<S>(l, begin + s, s);
+        if (begin + s < end) load_inputs<S>(l, a.T, begin + s, s);
         async_copy_commit();
     }
     sums<S> sum = {};
     uint32_t x_rows = shared + (warp_m * S::WM + lane % 16) * S::ROW_BYTES;
-    uint32_t w_rows = shared + (S::BM + warp_n * S::WN + lane % 8 + lane / 16 * 8) * S::ROW_BYTES;
+    uint32_t w_rows = shared + (S::X_ROWS + warp_n * S::WN + lane % 8 + lane / 16 * 8) * S::ROW_BYTES;
     int slot = 0, next_slot = S::STAGES - 1;
     for (int step = begin; step < end; step++) {
         async_copy_wait<S::STAGES - 2>();
         __syncthreads(); /* everybody's copies of this stage are there, and the last stage has been read */
         if (step + S::STAGES - 1 < end) {
             load_weights<S>(l, step + S::STAGES - 1, next_slot);
-            load_inputs<S>(l, step + S::STAGES - 1, next_slot);
+            load_inputs<S>(l, a.T, step + S::STAGES - 1, next_slot);
         }
         async_copy_commit(); /* empty groups keep the count */
         multiply_stage<S>(sum, x_rows + slot * S::STAGE_BYTES, w_rows + slot * S::STAGE_BYTES, split, lane);
@@ -356,35 +382,41 @@ template <class S> static void launch_product(product_args a, const cuda_context
 }
 
 /* Sharing k pays while all blocks of all clusters run at once and each has two steps or more. */
-static void launch_small(const product_args &a, const cuda_context *cuda)
+static void launch_small(const product_args &a, const cuda_context *cuda, __nv_bfloat16)
 {
-    int blocks = blocks_of<tile_small>(a) * tile_cluster::CLUSTER;
+    int blocks = blocks_of<tile_small<__nv_bfloat16>>(a) * tile_cluster::CLUSTER;
     if (cuda->major >= 9 && blocks <= 2 * cuda->multiprocessors &&
         a.K >= 2 * tile_cluster::CLUSTER * tile_cluster::BK)
         launch_product<tile_cluster>(a, cuda);
     else
-        launch_product<tile_small>(a, cuda);
+        launch_product<tile_small<__nv_bfloat16>>(a, cuda);
+}
+
+static void launch_small(const product_args &a, const cuda_context *cuda, __half)
+{
+    launch_product<tile_small<__half>>(a, cuda);
 }
 
 /* The largest tile that still gives most multiprocessors a block: it reads least from L2. */
-static void launch_best(const product_args &a, const cuda_context *cuda)
+template <class E> static void launch_best(const product_args &a, const cuda_context *cuda)
 {
     int enough = cuda->multiprocessors * 3 / 4;
-    if (a.T <= tile_wide::BM && blocks_of<tile_wide>(a) >= 2 * cuda->multiprocessors)
-        launch_product<tile_wide>(a, cuda);
-    else if (a.T > tile_middle::BM && blocks_of<tile_large>(a) >= enough)
-        launch_product<tile_large>(a, cuda);
-    else if (a.T > tile_wide::BM && blocks_of<tile_middle>(a) >= enough)
-        launch_product<tile_middle>(a, cuda);
+    int enough_wide =
+        2 * cuda->multiprocessors / tile_wide<E>::PLANES; /* more inputs pay sooner for few reads */
+    if (a.T <= tile_wide<E>::BM && blocks_of<tile_wide<E>>(a) >= enough_wide)
+        launch_product<tile_wide<E>>(a, cuda);
+    else if (a.T > tile_middle<E>::BM && blocks_of<tile_large<E>>(a) >= enough)
+        launch_product<tile_large<E>>(a, cuda);
+    else if (a.T > tile_wide<E>::BM && blocks_of<tile_middle<E>>(a) >= enough)
+        launch_product<tile_middle<E>>(a, cuda);
     else
-        launch_small(a, cuda);
+        launch_small(a, cuda, E());
 }
 
-void linear_product_cuda(const op_linear_args *a, const __nv_bfloat16 *x, bool gated,
-                         const cuda_context *cuda)
+static product_args args_of(const op_linear_args *a, const void *x, bool gated)
 {
     product_args p = {};
-    p.x = x;
+    p.x = (const uint16_t *)x;
     p.T = a->T;
     p.K = a->part[0].w->cols;
     p.n_parts = gated ? 1 : a->n_parts;
@@ -394,11 +426,25 @@ void linear_product_cuda(const op_linear_args *a, const __nv_bfloat16 *x, bool g
     p.accumulate = a->accumulate;
     p.pairs = (uintptr_t)a->out % 8 == 0 && a->out_stride % 2 == 0;
     for (int i = 0; i < a->n_parts; i++) {
-        p.w[i] = (const __nv_bfloat16 *)a->part[i].w->data;
+        p.w[i] = (const uint16_t *)a->part[i].w->data;
         p.bias[i] = a->part[i].bias;
         p.rows[i] = a->part[i].w->rows;
         p.out_col[i] = a->part[i].out_col;
         p.pairs = p.pairs && a->part[i].out_col % 2 == 0;
     }
-    launch_best(p, cuda);
+    return p;
+}
+
+void linear_product_cuda(const op_linear_args *a, const __nv_bfloat16 *x, bool gated,
+                         const cuda_context *cuda)
+{
+    launch_best<__nv_bfloat16>(args_of(a, x, gated), cuda);
+}
+
+void linear_product_f16_cuda(const op_linear_args *a, const __half *x, const float *scale,
+                             const cuda_context *cuda)
+{
+    product_args p = args_of(a, x, false);
+    p.scale = scale;
+    launch_best<__half>(p, cuda);
 }

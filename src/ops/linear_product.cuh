@@ -1,4 +1,4 @@
-/* Our own product of many tokens with bf16 weights; linear_many.cu decides who does one. */
+/* Our own products of many tokens with bf16 and f16 weights; linear_many.cu decides who does one. */
 #ifndef NVLLM_OPS_LINEAR_PRODUCT_CUH
 #define NVLLM_OPS_LINEAR_PRODUCT_CUH
 
@@ -8,5 +8,9 @@
  * cols, a multiple of 8, and 16-byte aligned weights. gated: out = silu(part 0) * part 1, both of equally many rows. */
 void linear_product_cuda(const op_linear_args *a, const __nv_bfloat16 *x, bool gated,
                          const cuda_context *cuda);
+
+/* The same of f16 weights and x, [2, T, cols], whose two halves are added and times scale[t] are the input. */
+void linear_product_f16_cuda(const op_linear_args *a, const __half *x, const float *scale,
+                             const cuda_context *cuda);
 
 #endif

@@ -1,4 +1,4 @@
-/* float32 and f16 products of up to 8 tokens on the GPU, bound by reading the weights once.
+/* float32 products of up to 8 tokens and f16 products of up to 4 on the GPU, bound by reading the weights once.
  *
  * A warp takes one row; a lane loads 16 bytes of it at a time, AHEAD of them in flight, the first before kernel_waits(),
  * because weights depend on no kernel. Inputs come from L1 and L2: all warps of a block read the same ones. */
@@ -88,7 +88,6 @@ template <class E> static bool launch_tokens(const row_list &a, int T, const cud
     case 1: launch_wide<E, 1>(a, cuda); return true;
     case 2: launch_wide<E, 2>(a, cuda); return true;
     case 4: launch_wide<E, 4>(a, cuda); return true;
-    case 8: launch_wide<E, 8>(a, cuda); return true;
     default: return false;
     }
 }
@@ -96,6 +95,9 @@ template <class E> static bool launch_tokens(const row_list &a, int T, const cud
 bool linear_wide_cuda(const row_list &a, dtype format, int T, const cuda_context *cuda)
 {
     if (!rows_are_aligned(a) || !inputs_are_aligned(a)) return false;
-    if (format == DTYPE_F32) return launch_tokens<float>(a, T, cuda);
-    return format == DTYPE_F16 && launch_tokens<__half>(a, T, cuda);
+    if (format == DTYPE_F16) return launch_tokens<__half>(a, T, cuda);
+    if (format != DTYPE_F32) return false;
+    if (T != 8) return launch_tokens<float>(a, T, cuda);
+    launch_wide<float, 8>(a, cuda);
+    return true;
 }

@@ -1,5 +1,5 @@
 /* Matrix products of many tokens on the GPU against the reference: bf16 weights by our kernel, and by cuBLASLt where it
- * is found; Q8_0 weights.
+ * is found; the other formats.
  * --perf prints the time of all for the shapes of Qwen3-0.6B and Llama-3.1-8B. */
 #define _DEFAULT_SOURCE /* usleep */
 #include "support/device.h"
@@ -18,6 +18,7 @@ typedef struct {
     int32_t T, n_parts, rows[LINEAR_MAX_PARTS], cols;
     dtype format[LINEAR_MAX_PARTS];
     bool largest; /* weights and inputs of the largest size, so that Q8_0's sums of a block are */
+    bool spread;  /* inputs of all sizes, and tokens' too */
     bool bias, accumulate, gated, gather, norm;
     int32_t in_pad, out_pad, first_col; /* floats between rows, and before the first output column */
 } product_case;
@@ -36,6 +37,13 @@ static void *random_bf16(size_t n, uint64_t *random)
     return data;
 }
 
+static float *random_floats(size_t n, uint64_t *random)
+{
+    float *data = check_alloc(n * sizeof *data);
+    check_fill(data, n, 1, random);
+    return data;
+}
+
 /* Scales of both signs, some of them subnormal. */
 static void *random_q8(size_t n, bool largest, uint64_t *random)
 {
@@ -48,16 +56,21 @@ static void *random_q8(size_t n, bool largest, uint64_t *random)
     return data;
 }
 
-static void *random_weights(dtype format, size_t n, bool largest, uint64_t *random)
+static void *random_f16(size_t n, uint64_t *random)
 {
-    return format == DTYPE_Q8_0 ? random_q8(n, largest, random) : random_bf16(n, random);
+    uint16_t *data = check_alloc(n * sizeof *data);
+    for (size_t i = 0; i < n; i++) data[i] = f16_from_float(check_uniform(random, 1));
+    return data;
 }
 
-static float *random_floats(size_t n, uint64_t *random)
+static void *random_weights(dtype format, size_t n, bool largest, uint64_t *random)
 {
-    float *data = check_alloc(n * sizeof *data);
-    check_fill(data, n, 1, random);
-    return data;
+    switch (format) {
+    case DTYPE_F16: return random_f16(n, random);
+    case DTYPE_F32: return random_floats(n, random);
+    case DTYPE_Q8_0: return random_q8(n, largest, random);
+    default: return random_bf16(n, random);
+    }
 }
 
 static void make_parts(product_pair *p, const product_case *c, uint64_t *random)
@@ -80,6 +93,18 @@ static void make_parts(product_pair *p, const product_case *c, uint64_t *random)
     here->out_stride = there->out_stride = col + (c->gated ? c->rows[0] : 0) + c->out_pad;
 }
 
+/* Every eleventh input is a thousand times larger; tokens are from 2^-80 (f16: 2^-125, whose scale is at its limit) to 2^30
+ * times as large, or zero. */
+static void spread_inputs(float *in, const product_case *c)
+{
+    const float tiny = c->format[0] == DTYPE_F16 ? 0x1p-125f : 0x1p-80f;
+    const float size[] = {1, 0x1p-40f, 0x1p30f, tiny, 0};
+    int32_t stride = c->cols + c->in_pad;
+    for (int32_t t = 0; t < c->T; t++)
+        for (int32_t k = 0; k < stride; k++)
+            in[(size_t)t * (size_t)stride + (size_t)k] *= size[t % 5] * (k % 11 == 3 ? 1000.0f : 1.0f);
+}
+
 /* Pointers into *p: it must stay where it is. */
 static void make_pair(product_pair *p, const product_case *c, uint64_t *random)
 {
@@ -96,6 +121,7 @@ static void make_pair(product_pair *p, const product_case *c, uint64_t *random)
     p->out_count = (size_t)c->T * (size_t)l->out_stride;
     float *in = random_floats(in_count, random);
     for (size_t i = 0; c->largest && i < in_count; i++) in[i] = i / 256 % 2 ? 1 : -1;
+    if (c->spread) spread_inputs(in, c);
     l->in = in;
     l->out = random_floats(p->out_count, random); /* also what columns beside the parts must still hold */
     p->out = check_alloc(p->out_count * sizeof *p->out);
@@ -149,28 +175,29 @@ static void describe(char *text, size_t size, const product_case *c, const char 
              c->gather ? ", gather" : "", c->norm ? ", norm" : "", c->in_pad, c->out_pad, c->first_col);
 }
 
-/* bf16: products are exact, and tensor cores cut low bits off long sums. Q8_0: a block's integer sum is exact, and then
+/* bf16, f16: products are exact, and tensor cores cut low bits off long sums, for f16 twice for every 16 columns, once they
+ * are done, 2^-23 each; f16 keeps an input's 2^-23. Q8_0: a block's integer sum is exact, and then
  * three roundings of 2^-24 follow, the last of the sum so far; the terms' sizes add up to some sqrt(blocks) times the
  * result's. norm: the input's rounding to bf16. */
 static double bound_of(const product_case *c)
 {
     double blocks = c->cols / Q8_0_BLOCK, bound = c->norm ? 2e-3 : 0;
-    for (int p = 0; p < c->n_parts; p++) {
-        double format = c->format[p] == DTYPE_Q8_0 ? (blocks + 3) * 0x1p-24 * sqrt(blocks) : 2e-5;
-        bound = format > bound ? format : bound;
-    }
+    const double of_format[DTYPE_COUNT] = {[DTYPE_F32] = 2e-5,
+                                           [DTYPE_F16] = (2 + c->cols / 8) * 0x1p-23,
+                                           [DTYPE_BF16] = 2e-5,
+                                           [DTYPE_Q8_0] = (blocks + 3) * 0x1p-24 * sqrt(blocks)};
+    for (int p = 0; p < c->n_parts; p++)
+        if (of_format[c->format[p]] > bound) bound = of_format[c->format[p]];
     return bound;
 }
 
-/* The written columns' relative error; the others must not have changed. */
-static double compare(product_pair *p, const product_case *c, const char *path)
+/* Adds up squares of a token's written columns; the others must not have changed. */
+static void add_token(const product_pair *p, const product_case *c, int32_t t, const char *what, double *gap,
+                      double *size)
 {
     const op_linear_args *l = &p->host.linear;
-    double gap = 0, size = 0, bound = bound_of(c);
-    char what[256];
-    describe(what, sizeof what, c, path);
-    for (size_t i = 0; i < p->out_count; i++) {
-        int32_t t = (int32_t)(i / (size_t)l->out_stride), col = (int32_t)(i % (size_t)l->out_stride);
+    for (int32_t col = 0; col < l->out_stride; col++) {
+        size_t i = (size_t)t * (size_t)l->out_stride + (size_t)col;
         if (!is_written(c, l, col)) {
             if (p->got[i] != p->out[i]) fail_msg("%s: token %d column %d must not be written", what, t, col);
             continue;
@@ -178,12 +205,27 @@ static double compare(product_pair *p, const product_case *c, const char *path)
         double want = (double)l->out[i], d = (double)p->got[i] - want;
         if (!(fabs(d) <= 0.05 * (1 + fabs(want))))
             fail_msg("%s: token %d column %d is %.9g, expected %.9g", what, t, col, (double)p->got[i], want);
-        gap += d * d;
-        size += want * want;
+        *gap += d * d;
+        *size += want * want;
     }
-    double error = sqrt(gap / (size > 0 ? size : 1));
-    if (!(error <= bound)) fail_msg("%s: relative error %.3g, at most %.3g is allowed", what, error, bound);
-    return error;
+}
+
+/* The relative error of all tokens, or, where their sizes differ, the worst token's. */
+static double compare(const product_pair *p, const product_case *c, const char *path)
+{
+    double gap = 0, size = 0, worst = 0, bound = bound_of(c);
+    char what[256];
+    describe(what, sizeof what, c, path);
+    for (int32_t t = 0; t < c->T; t++) {
+        if (c->spread) gap = size = 0;
+        add_token(p, c, t, what, &gap, &size);
+        if (!c->spread && t + 1 < c->T) continue;
+        double error = gap > 0 ? sqrt(gap / size) : 0;
+        if (!(error <= bound))
+            fail_msg("%s: relative error %.3g at token %d, at most %.3g is allowed", what, error, t, bound);
+        worst = error > worst ? error : worst;
+    }
+    return worst;
 }
 
 static void run_there(product_pair *p, const product_case *c, linear_many_path path)
@@ -209,7 +251,7 @@ static double check_case(const product_case *c, uint64_t *random)
     double worst = 0;
     make_pair(&p, c, random);
     float *first = check_alloc(p.out_count * sizeof *first);
-    bool both = library && c->format[0] == DTYPE_BF16;
+    bool both = library && c->format[0] == DTYPE_BF16; /* the library takes no others */
     for (int path = LINEAR_MANY_OWN; path <= (both ? LINEAR_MANY_LIBRARY : LINEAR_MANY_OWN); path++) {
         const char *name = path == LINEAR_MANY_OWN ? "own" : "cuBLASLt";
         run_there(&p, c, (linear_many_path)path);
@@ -362,21 +404,25 @@ static void gated_products_of_a_long_prompt_match_reference(void **state)
     check_case(&c, &random);
 }
 
-/* The other formats, which neither the library nor op norm_linear takes. Widths in whole stages, and others that only the
- * kernels for few tokens take. */
+/* The other formats, which neither the library nor op norm_linear takes. Widths in whole stages, and others: f16 takes
+ * multiples of 8, Q8_0 of 256, and the kernels for few tokens what is left. */
 static void linear_of_other_formats_matches_reference(void **state)
 {
     (void)state;
-    static const int32_t counts[] = {5, 9, 17, 33, 64, 65, 130}, cols[] = {256, 512, 768, 1280, 32, 96, 288};
-    static const dtype formats[] = {DTYPE_Q8_0};
+    static const int32_t counts[] = {5, 9, 17, 33, 64, 65, 130},
+                         cols[] = {256, 512, 768, 1280, 32, 96, 288, 40, 13};
+    static const dtype formats[] = {DTYPE_Q8_0, DTYPE_F16, DTYPE_F32};
     uint64_t random = 27;
     double worst = 0;
     for (size_t f = 0; f < sizeof formats / sizeof *formats; f++)
         for (size_t t = 0; t < sizeof counts / sizeof *counts; t++)
             for (size_t k = 0; k < sizeof cols / sizeof *cols; k++) {
-                if (device_leaves_out(&gpu, f + t + k)) continue;
+                if (cols[k] % dtype_block(formats[f]) != 0 || device_leaves_out(&gpu, f + t + k)) continue;
                 product_case c = random_case(counts[t], cols[k], &random);
-                for (int p = 0; p < c.n_parts; p++) c.format[p] = formats[f];
+                for (int p = 0; p < c.n_parts; p++) {
+                    c.format[p] = formats[f];
+                    if (c.rows[p] == 1000) c.rows[p] = device_size(&gpu, 1000, 170);
+                }
                 c.accumulate = pick(&random, 2) == 0;
                 double error = check_case(&c, &random);
                 worst = error > worst ? error : worst;
@@ -388,7 +434,7 @@ static void linear_of_other_formats_matches_reference(void **state)
 static void large_products_of_other_formats_match_reference(void **state)
 {
     (void)state;
-    const dtype q8 = DTYPE_Q8_0, bf16 = DTYPE_BF16;
+    const dtype q8 = DTYPE_Q8_0, bf16 = DTYPE_BF16, f16 = DTYPE_F16;
     const product_case cases[] = {
         {.T = 9, .n_parts = 1, .rows = {100}, .format = {q8}, .cols = 2560, .bias = true}, /* 32 x 32 */
         {.T = 70, .n_parts = 2, .rows = {33, 31}, .format = {q8, q8}, .cols = 256},        /* 32 x 32 */
@@ -420,6 +466,30 @@ static void large_products_of_other_formats_match_reference(void **state)
          .cols = 512,
          .largest = true},                                                                  /* 128 x 128 */
         {.T = 9, .n_parts = 1, .rows = {33}, .format = {q8}, .cols = 256, .largest = true}, /* 32 x 32 */
+        {.T = 11, .n_parts = 1, .rows = {190}, .format = {q8}, .cols = 512, .spread = true},
+        {.T = 9, .n_parts = 1, .rows = {100}, .format = {f16}, .cols = 2560, .bias = true}, /* 32 x 32 */
+        {.T = 32, .n_parts = 2, .rows = {40001, 500}, .format = {f16, f16}, .cols = 136},   /* 32 x 128 */
+        {.T = 61,
+         .n_parts = 1,
+         .rows = {13003},
+         .format = {f16},
+         .cols = 72,
+         .accumulate = true}, /* 64 x 64 */
+        {.T = 130,
+         .n_parts = 2,
+         .rows = {6000, 5003},
+         .format = {f16, f16},
+         .cols = 200,
+         .bias = true,
+         .out_pad = 3}, /* 128 x 128 */
+        {.T = 70, .n_parts = 3, .rows = {136, 50, 64}, .format = {f16, q8, bf16}, .cols = 256, .bias = true},
+        {.T = 11, .n_parts = 1, .rows = {190}, .format = {f16}, .cols = 520, .spread = true},
+        {.T = 133,
+         .n_parts = 1,
+         .rows = {15001},
+         .format = {f16},
+         .cols = 128,
+         .spread = true}, /* 128 x 128 */
     };
     uint64_t random = 28;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -589,7 +659,7 @@ static void print_speed_of_other_formats(void **state)
     static const int32_t shapes[][2] = {{4096, 1024},  {1024, 3072}, {28672, 4096},
                                         {4096, 14336}, {4096, 4096}, {6144, 4096}};
     static const int32_t counts[] = {5, 8, 16, 32, 64, 128, 512, 2048};
-    static const dtype formats[] = {DTYPE_Q8_0};
+    static const dtype formats[] = {DTYPE_Q8_0, DTYPE_F16};
     perf_memory m = make_perf_memory();
     int32_t key = 1000; /* others than those of print_speed */
     printf("%6s %6s %6s %6s | %9s %8s %7s\n", "", "N", "K", "T", "us", "TFLOP/s", "GB/s");
