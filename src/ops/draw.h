@@ -36,7 +36,8 @@ typedef struct {
 typedef struct {
     float *logits; /* [rows, V] */
     int32_t V, N;  /* N orders */
-    bool greedy;   /* draws_are_greedy of all orders: a device needs to know it on the host; false is always right */
+    bool
+        greedy; /* draws_are_greedy of all orders: a device needs to know it on the host; false is always right */
     const draw_order *order;
     const sample_count *counts;
     const sample_bias *bias;
