@@ -1,7 +1,9 @@
 """What measures and compares: bench by op and over a grid, profile, check --layers. On the CPU; on a GPU where there is one."""
 import json
+import subprocess
+import sys
 
-from program import FIXTURES, SOURCE, Case, gpu, main, run
+from program import FIXTURES, PROGRAM, SOURCE, Case, gpu, main, run
 
 FAMILIES = FIXTURES / "families"
 TINY = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 64, "intermediate_size": 128,
@@ -42,6 +44,23 @@ class Fusion(Measured):
     def test_text_does_not_depend_on_fusion(self):
         words = ["run", "-m", SOURCE / "models/demo", "--device", "reference", "-p", "Once", "-n", "8", "--temperature", "0"]
         self.assertEqual(self.succeeds(*words, "--fusion", "off").stdout, self.succeeds(*words, "--fusion", "on").stdout)
+
+
+class Builds(Measured):
+    def test_builds_are_compared_in_turns(self):
+        other = self.folder / "other"
+        other.symlink_to(PROGRAM)
+        words = [sys.executable, SOURCE / "tools/compare_builds.py", "--rounds", "2", "--case",
+                 f"--random-weights {self.tiny()} --reps 1 -n 4 -p 8"]
+        done = subprocess.run([*words, PROGRAM, other], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        rows = [line.split() for line in done.stdout.splitlines() if line.startswith("  ")]
+        self.assertEqual([row[:2] for row in rows], [[what, str(which)] for what in ("generate", "prompt")
+                                                     for which in (PROGRAM, other)])
+        self.assertEqual([row[-1] for row in rows[::2]], ["1.000", "1.000"])
+        done = subprocess.run([*words, PROGRAM, self.folder / "nowhere"], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stdout, "FAILED .*nowhere.*No such file")
 
 
 class BenchOps(Measured):
