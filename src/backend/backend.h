@@ -21,6 +21,7 @@
 #include <stdbool.h>
 
 #define BACKEND_MAX_RECORDED 8192 /* keys of recorded op lists are 1 .. this */
+#define BACKEND_KEPT_LISTS   128  /* at once: a recorded list takes memory of the device */
 #define BACKEND_FENCES       16
 #define BACKEND_CLAUSE       256
 
@@ -91,8 +92,8 @@ typedef struct {
     /* Bytes of the device's own memory: free now, and in all. NULL: it shares the host's. */
     void (*memory)(backend *b, size_t *free, size_t *total);
     nvllm_status (*wait)(backend *b, const volatile int32_t *flag, int32_t value, nvllm_error *err);
-    /* Recorded op lists, or NULL: replay runs the list recorded under `key`, false: there is none. Between record and
-     * record_end ops are recorded, not run. */
+    /* Recorded op lists, or NULL: replay runs the list recorded under `key`, false: there is none, or it has made room for
+     * others. Between record and record_end ops are recorded, not run. */
     bool (*replay)(backend *b, int32_t key);
     void (*record)(backend *b);
     nvllm_status (*record_end)(backend *b, int32_t key, nvllm_error *err);

@@ -20,6 +20,9 @@ typedef struct {
     size_t scratch_bytes;
     cudaEvent_t fences[BACKEND_FENCES];                 /* NULL until first used */
     cudaGraphExec_t recorded[BACKEND_MAX_RECORDED + 1]; /* by key, 1..BACKEND_MAX_RECORDED */
+    uint64_t replayed[BACKEND_MAX_RECORDED + 1];        /* when, last: by `replays` */
+    uint64_t replays;
+    int32_t lists; /* in recorded */
     cudaEvent_t *marks;
     int32_t n_marks;
     char name[300], id[48];
@@ -295,6 +298,7 @@ static bool cuda_replay(backend *b, int32_t key)
 {
     cuda_backend *c = self(b);
     if (key < 1 || key > BACKEND_MAX_RECORDED || !c->recorded[key]) return false;
+    c->replayed[key] = ++c->replays;
     cudaGraphLaunch(c->recorded[key], c->cuda.stream); /* an error stays, and copy_out reports it */
     return true;
 }
@@ -320,14 +324,40 @@ static int32_t count_kernels(cudaGraph_t graph)
     return kernels;
 }
 
+/* It may still run; the driver keeps it until it has ended. */
+static void forget_list(cuda_backend *c, int32_t key)
+{
+    if (!c->recorded[key]) return;
+    cudaGraphExecDestroy(c->recorded[key]);
+    c->recorded[key] = NULL;
+    c->lists--;
+}
+
+/* Makes room for a list under this key: if there are too many, the one that was not replayed for longest goes. */
+static void make_room(cuda_backend *c, int32_t key)
+{
+    int32_t oldest = 0;
+    forget_list(c, key);
+    if (c->lists < BACKEND_KEPT_LISTS) return;
+    for (int32_t k = 1; k <= BACKEND_MAX_RECORDED; k++)
+        if (c->recorded[k] && (!oldest || c->replayed[k] < c->replayed[oldest])) oldest = k;
+    forget_list(c, oldest);
+}
+
 static nvllm_status cuda_record_end(backend *b, int32_t key, nvllm_error *err)
 {
     cuda_backend *c = self(b);
     cudaGraph_t graph = NULL;
     nvllm_status st = check(c, cudaStreamEndCapture(c->cuda.stream, &graph), "recording a step", err);
-    if (!st)
+    if (!st) {
+        make_room(c, key);
         st = check(c, cudaGraphInstantiate(&c->recorded[key], graph, 0), "preparing a recorded step", err);
-    if (!st) c->base.recorded_kernels = count_kernels(graph);
+    }
+    if (!st) {
+        c->lists++;
+        c->replayed[key] = c->replays;
+        c->base.recorded_kernels = count_kernels(graph);
+    }
     if (graph) cudaGraphDestroy(graph);
     return st;
 }

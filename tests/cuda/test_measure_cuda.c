@@ -53,6 +53,47 @@ static void pause_hides_what_the_host_takes(void **state)
     assert_true(second < 20);
 }
 
+/* Lists of a model's number of kernels. */
+static void record_list(int32_t key, float *x, int kernels)
+{
+    const backend_type *type = gpu.backend->type;
+    nvllm_error err = {0};
+    type->record(gpu.backend);
+    for (int i = 0; i < kernels; i++)
+        device_run(&gpu, OP_SILU_MUL, &(op_args){.silu_mul = {x + 2, x, x + 1, 1, 2, 1, 1}});
+    if (type->record_end(gpu.backend, key, &err)) fail_msg("%s", err.message);
+}
+
+static void lists_make_room_for_others_and_fit_the_headroom(void **state)
+{
+    (void)state;
+    enum { KERNELS = 150, HEADROOM = 400 << 20 }; /* of 512 MiB, which hold the kernels themselves, too */
+    const backend_type *type = gpu.backend->type;
+    int kernels = device_size(&gpu, KERNELS, 2);
+    float *x = device_alloc(&gpu, 3 * sizeof *x), got;
+    size_t before, after, total;
+    record_list(1, x, kernels);
+    assert_true(type->replay(gpu.backend, 1));
+    device_read(&gpu, &got, x, sizeof got);
+    type->memory(gpu.backend, &before, &total);
+    for (int32_t key = 2; key <= BACKEND_KEPT_LISTS; key++) record_list(key, x, kernels);
+    for (int32_t key = BACKEND_KEPT_LISTS; key > 0; key--)
+        if (key != 7) assert_true(type->replay(gpu.backend, key));
+    record_list(BACKEND_MAX_RECORDED, x, kernels); /* for which 7 makes room */
+    for (int32_t key = 1; key <= BACKEND_KEPT_LISTS; key++)
+        assert_true(type->replay(gpu.backend, key) == (key != 7));
+    record_list(7, x, kernels); /* and for this one the list of that key, which was not replayed */
+    assert_false(type->replay(gpu.backend, BACKEND_MAX_RECORDED));
+    assert_true(type->replay(gpu.backend, 7));
+    device_read(&gpu, &got, x, sizeof got);
+    type->memory(gpu.backend, &after, &total);
+    device_release(&gpu);
+    skip_times_if_emulated();
+    print_message("recorded lists: %.1f KiB for a list of %d kernels\n",
+                  (double)(before - after) / 1024 / BACKEND_KEPT_LISTS, KERNELS);
+    assert_true(before - after < HEADROOM);
+}
+
 /* What is measured takes an emulated GPU hours: there it gets too little memory for that. */
 static void limits_of_the_gpu_are_measured(void **state)
 {
@@ -80,6 +121,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(marks_of_the_gpu_measure_what_lies_between),
         cmocka_unit_test(pause_hides_what_the_host_takes),
+        cmocka_unit_test(lists_make_room_for_others_and_fit_the_headroom),
         cmocka_unit_test(limits_of_the_gpu_are_measured),
     };
     if (!device_open(&gpu)) return 77;
