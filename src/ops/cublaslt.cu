@@ -109,7 +109,9 @@ struct cublaslt {
     shape_entry entries[ENTRIES];
     pthread_t thread;
     bool joined;
-    int device, ready; /* ready: set by the thread with release, read with acquire */
+    int device;
+    int ready;   /* set by the thread with release, read with acquire */
+    int closing; /* the thread need not go on */
     char folders[1024];
 };
 
@@ -284,12 +286,18 @@ static bool warm(cublaslt *l)
     return good;
 }
 
+static bool goes_on(const cublaslt *l)
+{
+    return !__atomic_load_n(&l->closing, __ATOMIC_RELAXED);
+}
+
+/* Each step may take some tenths of a second, which a program that ends meanwhile does not wait for. */
 static void *load(void *arg)
 {
     cublaslt *l = (cublaslt *)arg;
     void *library = open_library(l->folders); /* never closed: recorded steps hold kernels of it */
-    bool good = library && find_symbols(&l->api, library) && cudaSetDevice(l->device) == cudaSuccess &&
-                make_handles(l) && warm(l);
+    bool good = library && goes_on(l) && find_symbols(&l->api, library) &&
+                cudaSetDevice(l->device) == cudaSuccess && make_handles(l) && goes_on(l) && warm(l);
     if (good) __atomic_store_n(&l->ready, 1, __ATOMIC_RELEASE);
     return NULL;
 }
@@ -319,6 +327,7 @@ void cublaslt_wait(cublaslt *l)
 void cublaslt_close(cublaslt *l)
 {
     if (!l) return;
+    __atomic_store_n(&l->closing, 1, __ATOMIC_RELAXED);
     cublaslt_wait(l);
     for (int i = 0; i < ENTRIES; i++) clear_entry(&l->api, &l->entries[i]);
     if (l->preference) l->api.preference_destroy(l->preference);
