@@ -1,4 +1,4 @@
-/* One HTTP request and its answer, between libmicrohttpd's callbacks and the routes. */
+/* One HTTP request and its answer, between libmicrohttpd's callbacks (intake.h) and the routes. */
 #ifndef NVLLM_SERVE_EXCHANGE_H
 #define NVLLM_SERVE_EXCHANGE_H
 
@@ -33,19 +33,11 @@ struct exchange {
     double last_sent; /* seconds */
 };
 
-/* libmicrohttpd's callbacks; `cls` is the server. */
-enum MHD_Result exchange_on_request(void *cls, struct MHD_Connection *connection, const char *url,
-                                    const char *method, const char *version, const char *data,
-                                    size_t *data_len, void **context);
-void exchange_on_completed(void *cls, struct MHD_Connection *connection, void **context,
-                           enum MHD_RequestTerminationCode why);
-void exchange_on_connection(void *cls, struct MHD_Connection *connection, void **context,
-                            enum MHD_ConnectionNotificationCode code);
-
 /* For routes: queue an answer. */
 enum MHD_Result exchange_send(exchange *x, unsigned status, const char *type, const void *body, size_t len);
 enum MHD_Result exchange_send_json(exchange *x, wire *body); /* takes the body's memory */
 enum MHD_Result exchange_send_error(exchange *x, const api_error *err);
+enum MHD_Result exchange_send_preflight(exchange *x); /* what pages of an allowed origin may ask for */
 
 /* Starts the generation, which is taken; its answer follows, or x->error. */
 void exchange_submit(exchange *x, generation *g);
@@ -56,12 +48,10 @@ void exchange_resume(exchange *x);
 
 /* The generation has news: wake the connection where it waits for them. */
 void exchange_stir(exchange *x);
+/* Is an answer being made? */
+bool exchange_in_progress(const exchange *x);
 /* The client does not wait any longer: ends the preparation or the generation. */
 void exchange_abandon(exchange *x);
-/* The client of a connection has closed it, or its half. */
-void peer_gone(server *s, peer *p);
-/* Ends connections of clients that have gone, where no answer is under way. */
-void peers_reap(server *s);
 /* Comments for silent streams; returns when to come again (seconds), 0: never. */
 double exchanges_keepalive(server *s, double now);
 

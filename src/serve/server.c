@@ -1,9 +1,10 @@
 /* The server's life: open, loop, drain, close; see server.h. */
 #define _GNU_SOURCE
-#include "serve/exchange.h"
+#include "serve/intake.h"
 #include "serve/listener.h"
 #include "serve/log.h"
 #include "serve/notify.h"
+#include "serve/peers.h"
 #include "serve/preparation.h"
 #include "serve/server.h"
 
@@ -62,11 +63,11 @@ static struct MHD_Daemon *start_daemon(server *s, int listener)
 {
     const serve_options *o = s->options;
     unsigned limit = (unsigned)o->max_connections + 16; /* those too many are answered with 503 */
-    return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, exchange_on_request, s,
+    return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, intake_on_request, s,
                             MHD_OPTION_LISTEN_SOCKET, (MHD_socket)listener, MHD_OPTION_CONNECTION_LIMIT,
                             limit, MHD_OPTION_CONNECTION_MEMORY_LIMIT, 2 * o->max_header,
                             MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)o->idle_s, MHD_OPTION_NOTIFY_COMPLETED,
-                            exchange_on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, exchange_on_connection, s,
+                            intake_on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, peers_on_connection, s,
                             MHD_OPTION_END);
 }
 
