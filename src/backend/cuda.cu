@@ -408,12 +408,12 @@ static double cuda_between(backend *b, int32_t i, int32_t j)
     return (double)ms * 1e3;
 }
 
-/* norm_linear's kernels read bf16 in 16-byte loads; other formats keep the single ops. */
+/* norm_linear multiplies parts of one format, whatever their sizes. */
 static bool cuda_can_fuse(op_kind kind, const weight *const *parts, int32_t n_parts)
 {
     if (kind == OP_ROPE_ATTENTION) return true;
     for (int32_t p = 0; p < n_parts; p++)
-        if (parts[p]->format != DTYPE_BF16 || parts[p]->cols % 8 != 0) return false;
+        if (parts[p]->format != parts[0]->format) return false;
     return true;
 }
 

@@ -68,7 +68,7 @@ static double measure_products(const cuda_context *on, char *block, int32_t side
 {
     size_t square = (size_t)side * side, most = op_linear_cuda_scratch(side, side, 0);
     cuda_context cuda = *on;
-    weight w = {DTYPE_BF16, 2 * side, side, block + 4 * square};
+    weight w = {DTYPE_BF16, 2 * side, side, block + 4 * square, 0};
     op_linear_args a = {};
     bool able = true;
     if (cuda.cublaslt) cublaslt_wait(cuda.cublaslt);

@@ -16,6 +16,6 @@ static __global__ void embed(float *out, const void *table, dtype format, size_t
 extern "C" void op_embed_cuda(const op_embed_args *a, const cuda_context *cuda)
 {
     const weight *w = a->table;
-    size_t row_bytes = dtype_row_bytes(w->format, w->cols);
-    launch(cuda, embed, a->T, 256, 0, a->out, w->data, w->format, row_bytes, a->tokens, a->drawn, w->cols);
+    launch(cuda, embed, a->T, 256, 0, a->out, w->data, w->format, weight_row_bytes(w), a->tokens, a->drawn,
+           w->cols);
 }

@@ -11,20 +11,18 @@
 #include "ops/linear_rows.cuh"
 
 enum {
-    LIBRARY_FROM = 65,  /* tokens; below, reading the weights decides, and both are about as fast */
-    GATED_TOKENS = 1024 /* tokens whose gate and up the library leaves in scratch at a time */
+    LIBRARY_FROM = 65 /* tokens; below, reading the weights decides, and both are about as fast */
 };
 
 /* ---- Inputs -------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    __nv_bfloat16 *out;     /* [T, K], 16-byte aligned */
     const float *in, *norm; /* norm NULL: as they are */
     const int32_t *row;
-    int in_stride, K; /* K a multiple of 8 */
+    int in_stride, T, K; /* K a multiple of 8 */
     float eps;
     int vectors; /* in and norm allow 16-byte loads */
-} round_args;
+} input_rows;
 
 enum { ROUND_THREADS = 256 };
 
@@ -43,9 +41,10 @@ typedef struct {
     float of[ROUND_THREADS / 32];
 } warp_sums;
 
-/* 1 / sqrt(mean of squares + eps) of the block's row. */
-static __device__ __forceinline__ float norm_scale(const round_args &a, const float *x)
+/* 1 / sqrt(mean of squares + eps) of the block's row, or 1. */
+static __device__ __forceinline__ float norm_scale(const input_rows &a, const float *x)
 {
+    if (!a.norm) return 1;
     float(&partial)[ROUND_THREADS / 32] = block_shared<warp_sums>().of;
     float sum = 0;
     for (int k = threadIdx.x * 8; k < a.K; k += ROUND_THREADS * 8) {
@@ -63,49 +62,48 @@ static __device__ __forceinline__ float norm_scale(const round_args &a, const fl
     return 1.0f / sqrtf(sum / (float)a.K + a.eps);
 }
 
-/* One block per token; reads 4K (the norm's second read hits the cache), writes 2K bytes. */
-static __global__ void __launch_bounds__(ROUND_THREADS) round_inputs(round_args a)
+/* Columns k to k + 7 of the block's row x. */
+static __device__ __forceinline__ void load_normalized(float (&v)[8], const input_rows &a, const float *x,
+                                                       float scale, int k)
+{
+    float w[8];
+    load_8(v, x + k, a.vectors);
+    if (!a.norm) return;
+    load_8(w, a.norm + k, a.vectors);
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] = w[i] * (v[i] * scale);
+}
+
+/* out: [T, K], 16-byte aligned. One block per token; reads 4K (the norm's second read hits the cache), writes 2K bytes. */
+static __global__ void __launch_bounds__(ROUND_THREADS) round_inputs(input_rows a, __nv_bfloat16 *out)
 {
     kernel_begins();
     kernel_waits();
     int t = blockIdx.x;
     const float *x = a.in + (size_t)(a.row ? a.row[t] : t) * a.in_stride;
-    float scale = a.norm ? norm_scale(a, x) : 1;
+    float scale = norm_scale(a, x);
     for (int k = threadIdx.x * 8; k < a.K; k += ROUND_THREADS * 8) {
-        float v[8], w[8];
+        float v[8];
         __nv_bfloat162 pairs[4];
-        load_8(v, x + k, a.vectors);
-        if (a.norm) {
-            load_8(w, a.norm + k, a.vectors);
-#pragma unroll
-            for (int i = 0; i < 8; i++) v[i] = w[i] * (v[i] * scale);
-        }
+        load_normalized(v, a, x, scale, k);
 #pragma unroll
         for (int i = 0; i < 4; i++) pairs[i] = __floats2bfloat162_rn(v[2 * i], v[2 * i + 1]);
-        *(uint4 *)(a.out + (size_t)t * a.K + k) = *(const uint4 *)pairs;
+        *(uint4 *)(out + (size_t)t * a.K + k) = *(const uint4 *)pairs;
     }
 }
-
-typedef struct {
-    __half *out;  /* [2, T, K], 16-byte aligned */
-    float *scale; /* [T] */
-    const float *in;
-    int in_stride, T, K; /* K a multiple of 8 */
-    int vectors;         /* in allows 16-byte loads */
-} split_args;
 
 typedef struct {
     float of[ROUND_THREADS / 32];
 } warp_maxima;
 
 /* The largest size of an element of the block's row. */
-static __device__ __forceinline__ float largest_size(const split_args &a, const float *x)
+static __device__ __forceinline__ float largest_size(const input_rows &a, const float *x, float scale)
 {
     float(&partial)[ROUND_THREADS / 32] = block_shared<warp_maxima>().of;
     float most = 0;
     for (int k = threadIdx.x * 8; k < a.K; k += ROUND_THREADS * 8) {
         float v[8];
-        load_8(v, x + k, a.vectors);
+        load_normalized(v, a, x, scale, k);
 #pragma unroll
         for (int i = 0; i < 8; i++) most = fmaxf(most, fabsf(v[i]));
     }
@@ -121,22 +119,24 @@ static __device__ __forceinline__ float largest_size(const split_args &a, const 
 
 /* Multiplied by a power of two that brings the row's largest size to 2^14 .. 2^15, within f16, an input is `high`, rounded
  * to 11 bits, and `low`, what is missing, to another 11. As f16 ends at steps of 2^-24, the error is at most 2^-23 of the
- * input or 2^-39 of the row's largest. The power's inverse, a normal number too, is the scale of the sums. One block per
- * token; reads 4K bytes twice (the second time from the cache), writes 4K. */
-static __global__ void __launch_bounds__(ROUND_THREADS) split_inputs(split_args a)
+ * input or 2^-39 of the row's largest. The power's inverse, a normal number too, is the scale of the sums, [T]. One block
+ * per token; reads 4K bytes twice (the second time from the cache; with a norm three times), writes 4K to out, [2, T, K],
+ * 16-byte aligned. */
+static __global__ void __launch_bounds__(ROUND_THREADS) split_inputs(input_rows a, __half *out, float *scales)
 {
     kernel_begins();
     kernel_waits();
     int t = blockIdx.x;
-    const float *x = a.in + (size_t)t * a.in_stride;
-    unsigned exponent = __float_as_uint(largest_size(a, x)) >> 23; /* 127 for 1 .. 2 */
+    const float *x = a.in + (size_t)(a.row ? a.row[t] : t) * a.in_stride;
+    float scale = norm_scale(a, x);
+    unsigned exponent = __float_as_uint(largest_size(a, x, scale)) >> 23; /* 127 for 1 .. 2 */
     unsigned power = min(127 + 14 + 127 - exponent, 253u);
     float factor = __uint_as_float(power << 23);
-    if (threadIdx.x == 0) a.scale[t] = __uint_as_float((254 - power) << 23);
+    if (threadIdx.x == 0) scales[t] = __uint_as_float((254 - power) << 23);
     for (int k = threadIdx.x * 8; k < a.K; k += ROUND_THREADS * 8) {
         float v[8];
         __half2 high[4], low[4];
-        load_8(v, x + k, a.vectors);
+        load_normalized(v, a, x, scale, k);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             float v0 = v[2 * i] * factor, v1 = v[2 * i + 1] * factor;
@@ -144,8 +144,8 @@ static __global__ void __launch_bounds__(ROUND_THREADS) split_inputs(split_args 
             float2 kept = __half22float2(high[i]);
             low[i] = __floats2half2_rn(v0 - kept.x, v1 - kept.y);
         }
-        *(uint4 *)(a.out + (size_t)t * a.K + k) = *(const uint4 *)high;
-        *(uint4 *)(a.out + ((size_t)a.T + t) * a.K + k) = *(const uint4 *)low;
+        *(uint4 *)(out + (size_t)t * a.K + k) = *(const uint4 *)high;
+        *(uint4 *)(out + ((size_t)a.T + t) * a.K + k) = *(const uint4 *)low;
     }
 }
 
@@ -238,7 +238,7 @@ static size_t aligned(size_t bytes)
     return (bytes + 255) / 256 * 256;
 }
 
-static size_t gated_bytes(int32_t T, int32_t F)
+size_t linear_gated_bytes(int32_t T, int32_t F)
 {
     return aligned((size_t)(T < GATED_TOKENS ? T : GATED_TOKENS) * 2 * (size_t)F * sizeof(float));
 }
@@ -258,10 +258,25 @@ static size_t larger(size_t a, size_t b)
  * scales. */
 extern "C" size_t op_linear_cuda_scratch(int32_t T, int32_t widest_input, int32_t F)
 {
-    size_t bf16 = aligned((size_t)T * (size_t)widest_input * sizeof(__nv_bfloat16)) + gated_bytes(T, F) +
-                  CUBLASLT_WORKSPACE;
+    size_t bf16 = aligned((size_t)T * (size_t)widest_input * sizeof(__nv_bfloat16)) +
+                  linear_gated_bytes(T, F) + CUBLASLT_WORKSPACE;
     size_t f16 = split_bytes(T, widest_input) + (size_t)T * sizeof(float);
-    return larger(larger(bf16, f16), linear_q8_many_scratch(T, widest_input));
+    return larger(larger(bf16, f16), linear_q8_many_scratch(T, widest_input, F));
+}
+
+static input_rows rows_of(const op_norm_linear_args *a)
+{
+    const op_linear_args *l = &a->linear;
+    input_rows r = {};
+    r.in = l->in;
+    r.norm = a->norm;
+    r.row = a->row;
+    r.in_stride = l->in_stride;
+    r.T = l->T;
+    r.K = l->part[0].w->cols;
+    r.eps = a->eps;
+    r.vectors = (uintptr_t)l->in % 16 == 0 && l->in_stride % 4 == 0 && (uintptr_t)a->norm % 16 == 0;
+    return r;
 }
 
 static bool multiply(const op_norm_linear_args *a, const cuda_context *cuda)
@@ -272,51 +287,37 @@ static bool multiply(const op_norm_linear_args *a, const cuda_context *cuda)
     int K = l->part[0].w->cols;
     char *scratch = (char *)cuda->scratch;
     char *gated = scratch + aligned((size_t)l->T * (size_t)K * sizeof(__nv_bfloat16));
-    char *workspace = gated + (a->gated ? gated_bytes(l->T, l->part[0].w->rows) : 0);
-    round_args r = {};
-    r.out = (__nv_bfloat16 *)scratch;
-    r.in = l->in;
-    r.norm = a->norm;
-    r.row = a->row;
-    r.in_stride = l->in_stride;
-    r.K = K;
-    r.eps = a->eps;
-    r.vectors = (uintptr_t)l->in % 16 == 0 && l->in_stride % 4 == 0 && (uintptr_t)a->norm % 16 == 0;
-    launch(cuda, round_inputs, dim3((unsigned)l->T), ROUND_THREADS, 0, r);
+    char *workspace = gated + (a->gated ? linear_gated_bytes(l->T, l->part[0].w->rows) : 0);
+    __nv_bfloat16 *x = (__nv_bfloat16 *)scratch;
+    launch(cuda, round_inputs, dim3((unsigned)l->T), ROUND_THREADS, 0, rows_of(a), x);
     if (!wants_library(l->T, cuda))
-        linear_product_cuda(l, r.out, a->gated, cuda);
+        linear_product_cuda(l, x, a->gated, cuda);
     else if (a->gated)
-        library_gated(l, r.out, (float *)gated, workspace, cuda);
+        library_gated(l, x, (float *)gated, workspace, cuda);
     else
-        library_products(l, r.out, workspace, cuda);
+        library_products(l, x, workspace, cuda);
     return true;
 }
 
-static bool multiply_f16(const op_linear_args *a, const cuda_context *cuda)
+static bool multiply_f16(const op_norm_linear_args *a, const cuda_context *cuda)
 {
-    if (a->T <= FEW_TOKENS || !supported(a, DTYPE_F16)) return false;
-    split_args s = {};
-    s.out = (__half *)cuda->scratch;
-    s.in = a->in;
-    s.in_stride = a->in_stride;
-    s.T = a->T;
-    s.K = a->part[0].w->cols;
-    s.scale = (float *)((char *)cuda->scratch + split_bytes(s.T, s.K));
-    s.vectors = (uintptr_t)a->in % 16 == 0 && a->in_stride % 4 == 0;
-    launch(cuda, split_inputs, dim3((unsigned)s.T), ROUND_THREADS, 0, s);
-    linear_product_f16_cuda(a, s.out, s.scale, cuda);
+    const op_linear_args *l = &a->linear;
+    if (l->T <= FEW_TOKENS || !supported(l, DTYPE_F16)) return false;
+    __half *x = (__half *)cuda->scratch;
+    float *scale = (float *)((char *)cuda->scratch + split_bytes(l->T, l->part[0].w->cols));
+    launch(cuda, split_inputs, dim3((unsigned)l->T), ROUND_THREADS, 0, rows_of(a), x, scale);
+    linear_product_f16_cuda(l, x, scale, a->gated, cuda);
     return true;
 }
 
 extern "C" bool op_linear_many_cuda(const op_linear_args *a, const cuda_context *cuda)
 {
-    if (multiply_f16(a, cuda)) return true;
     op_norm_linear_args plain = {};
     plain.linear = *a;
-    return multiply(&plain, cuda);
+    return op_norm_linear_many_cuda(&plain, cuda);
 }
 
 extern "C" bool op_norm_linear_many_cuda(const op_norm_linear_args *a, const cuda_context *cuda)
 {
-    return multiply(a, cuda);
+    return multiply_f16(a, cuda) || multiply(a, cuda);
 }

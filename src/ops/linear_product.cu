@@ -214,8 +214,8 @@ static __device__ __forceinline__ void store_token(const product_args &a, int pa
     float *out = a.out + (size_t)t * a.out_stride + a.out_col[part];
     int rows = a.rows[part];
     if (t >= a.T) return;
+    float scale = S::PLANES > 1 ? a.scale[t] : 1.0f;
     if (!a.gated) {
-        float scale = S::PLANES > 1 ? a.scale[t] : 1.0f;
 #pragma unroll
         for (int j = 0; j < S::WN / 8; j++, n += 8)
             store_2(a, out, n, rows, sum[j][0] * scale + bias_at(bias, n, rows),
@@ -225,9 +225,11 @@ static __device__ __forceinline__ void store_token(const product_args &a, int pa
 #pragma unroll
     for (int j = 0; j < S::WN / 16; j++, n += 8) {
         const float *up = sum[j + S::WN / 16], *up_bias = a.bias[1];
-        store_2(a, out, n, rows,
-                silu_times(sum[j][0] + bias_at(bias, n, rows), up[0] + bias_at(up_bias, n, rows)),
-                silu_times(sum[j][1] + bias_at(bias, n + 1, rows), up[1] + bias_at(up_bias, n + 1, rows)));
+        store_2(
+            a, out, n, rows,
+            silu_times(sum[j][0] * scale + bias_at(bias, n, rows), up[0] * scale + bias_at(up_bias, n, rows)),
+            silu_times(sum[j][1] * scale + bias_at(bias, n + 1, rows),
+                       up[1] * scale + bias_at(up_bias, n + 1, rows)));
     }
 }
 
@@ -441,10 +443,10 @@ void linear_product_cuda(const op_linear_args *a, const __nv_bfloat16 *x, bool g
     launch_best<__nv_bfloat16>(args_of(a, x, gated), cuda);
 }
 
-void linear_product_f16_cuda(const op_linear_args *a, const __half *x, const float *scale,
+void linear_product_f16_cuda(const op_linear_args *a, const __half *x, const float *scale, bool gated,
                              const cuda_context *cuda)
 {
-    product_args p = args_of(a, x, false);
+    product_args p = args_of(a, x, gated);
     p.scale = scale;
     launch_best<__half>(p, cuda);
 }

@@ -10,7 +10,7 @@ void linear_product_cuda(const op_linear_args *a, const __nv_bfloat16 *x, bool g
                          const cuda_context *cuda);
 
 /* The same of f16 weights and x, [2, T, cols], whose two halves are added and times scale[t] are the input. */
-void linear_product_f16_cuda(const op_linear_args *a, const __half *x, const float *scale,
+void linear_product_f16_cuda(const op_linear_args *a, const __half *x, const float *scale, bool gated,
                              const cuda_context *cuda);
 
 #endif

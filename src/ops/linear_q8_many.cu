@@ -1,7 +1,7 @@
-/* Q8_0 products of many tokens on tensor cores: inputs rounded to int8 as ggml does, 34 bytes per 32 weights read once for
+/* Q8_0 products of many tokens on tensor cores, alone and with the norm before them: inputs rounded to int8 as ggml does, 34 bytes per 32 weights read once for
  * all tokens of a tile.
  *
- * Two launches. round_to_q8 writes int8 inputs and their scales into scratch; then a block of threads does BM tokens x BN
+ * Two launches. round_to_q8 writes int8 inputs, normalized before, and their scales into scratch; then a block of threads does BM tokens x BN
  * weight rows, over k in stages of 4 blocks of 32 that arrive by cp.async in a ring. One mma.m16n8k32 is one block of 32
  * of 16 weight rows and 8 tokens, exact in int32; its sum times both scales is added in float32.
  *
@@ -29,35 +29,45 @@ enum {
 };
 
 typedef struct {
-    row_list rows;                    /* in: [T, in_stride] */
+    row_list rows;
     int first_tile[LINEAR_MAX_PARTS]; /* of weight rows, by part */
     int8_t *x;                        /* [T, K] */
     float *scales;                    /* [K / 32, scale_stride] */
-    int T, scale_stride;
+    int scale_stride;
 } q8_args;
 
 /* ---- Inputs -------------------------------------------------------------------------------------------------- */
 
 enum { ROUND_THREADS = 256, ROUND_AHEAD = 4, ROUND_APART = ROUND_THREADS / Q8_LANES };
 
-/* Grid: tokens, parts of ROUND_AHEAD * ROUND_APART blocks of 32. */
+static __device__ __forceinline__ float4 normalized(const row_list &a, const float4 &x, float scale, int k)
+{
+    if (!a.norm) return x;
+    float4 w = *(const float4 *)(a.norm + k);
+    return make_float4(w.x * (x.x * scale), w.y * (x.y * scale), w.z * (x.z * scale), w.w * (x.w * scale));
+}
+
+/* Grid: tokens, parts of ROUND_AHEAD * ROUND_APART blocks of 32. With a norm each of them adds up the row's squares. */
 static __global__ void __launch_bounds__(ROUND_THREADS) round_to_q8(const __grid_constant__ q8_args a)
 {
     kernel_begins();
     kernel_waits();
     const int t = blockIdx.x, part = threadIdx.x % Q8_LANES, blocks = a.rows.cols / Q8_0_BLOCK;
     const int first = blockIdx.y * ROUND_AHEAD * ROUND_APART + threadIdx.x / Q8_LANES;
-    const float *in = a.rows.in + (size_t)t * a.rows.in_stride + part * 4;
+    const float *in[1] = {inputs_of(a.rows, t)};
     float4 x[ROUND_AHEAD];
+    float scale[1];
 #pragma unroll
     for (int i = 0; i < ROUND_AHEAD; i++) {
         int b = first + i * ROUND_APART;
-        x[i] = b < blocks ? *(const float4 *)(in + b * Q8_0_BLOCK) : make_float4(0, 0, 0, 0);
+        x[i] = b < blocks ? *(const float4 *)(in[0] + b * Q8_0_BLOCK + part * 4) : make_float4(0, 0, 0, 0);
     }
+    scale_tokens<ROUND_THREADS / 32, 1>(scale, a.rows, in);
 #pragma unroll
     for (int i = 0; i < ROUND_AHEAD; i++) {
         int b = first + i * ROUND_APART,
             turn = b % 2 ? 0 : 1; /* pairs by which the block's order begins later */
+        if (b < blocks) x[i] = normalized(a.rows, x[i], scale[0], b * Q8_0_BLOCK + part * 4);
         q8_four r = round_four(x[i]);
         if (b >= blocks) continue;
         uint16_t *to = (uint16_t *)(a.x + (size_t)t * a.rows.cols + b * Q8_0_BLOCK);
@@ -122,9 +132,9 @@ static __device__ __forceinline__ thread_loads loads_of_thread(const q8_args &a,
     l.x = a.x + (size_t)(m0 + row) * a.rows.cols + chunk * 16;
     l.scales = a.scales + (size_t)block * a.scale_stride + m0 + token;
     l.w_rows = rows - row;
-    l.x_rows = a.T - m0 - row;
+    l.x_rows = a.rows.T - m0 - row;
     l.has_last = thread < rows;
-    l.has_scales = m0 + token < a.T;
+    l.has_scales = m0 + token < a.rows.T;
     l.w_to = shared + row * ROW_BYTES + chunk * 16;
     l.last_to = shared + thread * ROW_BYTES + CHUNKS * 16;
     l.x_to = shared + S::X_AT + row * STAGE_K + ((chunk ^ (row & 7)) << 4);
@@ -132,31 +142,39 @@ static __device__ __forceinline__ thread_loads loads_of_thread(const q8_args &a,
     return l;
 }
 
-/* A stage's 136 bytes of a row begin at a multiple of 16 or 8 behind one: then from that multiple on. */
+/* A stage's 136 bytes of a row begin at a multiple of 16 or 8 behind one: then from that multiple on. Of the last stage
+ * what there is: rows end at a multiple of 16, and what follows, like what lies behind a row's last block, is zero, and so
+ * are the sums of blocks that are not there. */
 template <class S>
 static __device__ __forceinline__ void load_weights(const q8_args &a, const thread_loads &l, int step,
                                                     int slot)
 {
     const int offset = step * STAGE_BLOCKS * Q8_0_BLOCK_BYTES - step % 2 * 8;
+    const int left = (int)a.rows.row_bytes - offset,
+              rows = (int)threadIdx.x % CHUNKS * 16 < left ? l.w_rows : 0;
 #pragma unroll
     for (int r = 0; r < S::BN; r += S::PASS)
         async_copy_l2_128(l.w_to + slot * S::STAGE_BYTES + r * ROW_BYTES, l.w + a.rows.row_bytes * r + offset,
-                          r < l.w_rows ? 16 : 0);
+                          r < rows ? 16 : 0);
     if (threadIdx.x < S::BN)
-        async_copy_l2_128(l.last_to + slot * S::STAGE_BYTES, l.last + offset, l.has_last ? 16 : 0);
+        async_copy_l2_128(l.last_to + slot * S::STAGE_BYTES, l.last + offset,
+                          l.has_last && CHUNKS * 16 < left ? 16 : 0);
 }
 
 template <class S>
 static __device__ __forceinline__ void load_inputs(const q8_args &a, const thread_loads &l, int step,
                                                    int slot)
 {
+    const int left = a.rows.cols - step * STAGE_K,
+              rows = (int)threadIdx.x % CHUNKS * 16 < left ? l.x_rows : 0;
 #pragma unroll
     for (int r = 0; r < S::BM; r += S::PASS)
         async_copy_l2_128(l.x_to + slot * S::STAGE_BYTES + r * STAGE_K,
-                          l.x + (size_t)r * a.rows.cols + step * STAGE_K, r < l.x_rows ? 16 : 0);
+                          l.x + (size_t)r * a.rows.cols + step * STAGE_K, r < rows ? 16 : 0);
     if (threadIdx.x < S::BM)
         async_copy_l2_128(l.scales_to + slot * S::STAGE_BYTES,
-                          l.scales + (size_t)step * STAGE_BLOCKS * a.scale_stride, l.has_scales ? 16 : 0);
+                          l.scales + (size_t)step * STAGE_BLOCKS * a.scale_stride,
+                          l.has_scales && (int)threadIdx.x / (S::BM / 4) * Q8_0_BLOCK < left ? 16 : 0);
 }
 
 /* ---- One stage ----------------------------------------------------------------------------------------------- */
@@ -260,7 +278,7 @@ static __device__ __forceinline__ void store_sums(const q8_args &a, int part, in
 #pragma unroll
         for (int j = 0; j < J * 2; j++) {
             int token = t + j / 2 * 8 + lane % 4 * 2 + j % 2;
-            if (token >= a.T) continue;
+            if (token >= a.rows.T) continue;
             float *to = out + (size_t)token * a.rows.out_stride,
                   v = sum[i / 2][j / 2][i % 2 * 2 + j % 2] + bias;
             *to = a.rows.accumulate ? *to + v : v;
@@ -308,7 +326,7 @@ static __global__ void __launch_bounds__(S::THREADS) product_q8(const __grid_con
     int part = 0;
     while (part + 1 < a.rows.n_parts && (int)blockIdx.y >= a.first_tile[part + 1]) part++;
     const int m0 = blockIdx.x * S::BM, n0 = (blockIdx.y - a.first_tile[part]) * S::BN;
-    const int steps = a.rows.cols / STAGE_K;
+    const int blocks = a.rows.cols / Q8_0_BLOCK, steps = (blocks + STAGE_BLOCKS - 1) / STAGE_BLOCKS;
     thread_loads l = loads_of_thread<S>(a, part, m0, n0, shared);
 #pragma unroll
     for (int s = 0; s < S::STAGES - 1; s++)
@@ -351,7 +369,7 @@ template <class S> static bool fills(const q8_args &a, int blocks)
 {
     int64_t tiles = 0;
     for (int p = 0; p < a.rows.n_parts; p++) tiles += tiles_of<S>(a, p);
-    return (a.T + S::BM - 1) / S::BM * tiles >= blocks;
+    return (a.rows.T + S::BM - 1) / S::BM * tiles >= blocks;
 }
 
 template <class S> static void launch_product(q8_args a, const cuda_context *cuda)
@@ -362,7 +380,7 @@ template <class S> static void launch_product(q8_args a, const cuda_context *cud
         tiles += tiles_of<S>(a, p);
     }
     cudaFuncSetAttribute(product_q8<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::SHARED);
-    launch(cuda, product_q8<S>, dim3((unsigned)(a.T + S::BM - 1) / S::BM, (unsigned)tiles), S::THREADS,
+    launch(cuda, product_q8<S>, dim3((unsigned)(a.rows.T + S::BM - 1) / S::BM, (unsigned)tiles), S::THREADS,
            S::SHARED, a);
 }
 
@@ -370,11 +388,11 @@ template <class S> static void launch_product(q8_args a, const cuda_context *cud
 static void launch_best(const q8_args &a, const cuda_context *cuda)
 {
     int enough = cuda->multiprocessors * 3 / 4;
-    if (a.T > tile_middle::BM && fills<tile_large>(a, enough))
+    if (a.rows.T > tile_middle::BM && fills<tile_large>(a, enough))
         launch_product<tile_large>(a, cuda);
-    else if (a.T > tile_wide::BM && fills<tile_middle>(a, enough))
+    else if (a.rows.T > tile_wide::BM && fills<tile_middle>(a, enough))
         launch_product<tile_middle>(a, cuda);
-    else if (a.T <= tile_wide::BM && fills<tile_wide>(a, enough))
+    else if (a.rows.T <= tile_wide::BM && fills<tile_wide>(a, enough))
         launch_product<tile_wide>(a, cuda);
     else
         launch_product<tile_small>(a, cuda);
@@ -385,28 +403,61 @@ static int scale_stride_of(int T)
     return (T + 3) / 4 * 4; /* 16 bytes */
 }
 
-/* Scratch: int8 inputs, their scales. */
+/* Scratch: int8 inputs, their scales, gate and up. */
 static size_t rounded_bytes(int32_t T, int32_t cols)
 {
     return ((size_t)T * (size_t)cols + 255) / 256 * 256;
 }
 
-size_t linear_q8_many_scratch(int32_t T, int32_t cols)
+static size_t scale_bytes(int32_t T, int32_t cols)
 {
-    return rounded_bytes(T, cols) + (size_t)cols / Q8_0_BLOCK * (size_t)scale_stride_of(T) * sizeof(float);
+    size_t bytes = (size_t)cols / Q8_0_BLOCK * (size_t)scale_stride_of(T) * sizeof(float);
+    return (bytes + 255) / 256 * 256;
 }
 
-bool linear_q8_many_cuda(const row_list &a, dtype format, int T, const cuda_context *cuda)
+size_t linear_q8_many_scratch(int32_t T, int32_t cols, int32_t F)
 {
-    if (format != DTYPE_Q8_0 || !rows_are_aligned(a) || !inputs_are_aligned(a)) return false;
+    return rounded_bytes(T, cols) + scale_bytes(T, cols) + linear_gated_bytes(T, F);
+}
+
+static void multiply(const row_list &a, const cuda_context *cuda)
+{
     q8_args p = {};
     p.rows = a;
     p.x = (int8_t *)cuda->scratch;
-    p.scales = (float *)((char *)cuda->scratch + rounded_bytes(T, a.cols));
-    p.T = T;
-    p.scale_stride = scale_stride_of(T);
+    p.scales = (float *)((char *)cuda->scratch + rounded_bytes(a.T, a.cols));
+    p.scale_stride = scale_stride_of(a.T);
     int blocks = a.cols / Q8_0_BLOCK, each = ROUND_AHEAD * ROUND_APART;
-    launch(cuda, round_to_q8, dim3((unsigned)T, (unsigned)(blocks + each - 1) / each), ROUND_THREADS, 0, p);
+    launch(cuda, round_to_q8, dim3((unsigned)a.T, (unsigned)(blocks + each - 1) / each), ROUND_THREADS, 0, p);
     launch_best(p, cuda);
+}
+
+/* Gate and up into scratch, then silu(gate) * up. */
+static void multiply_gated(const row_list &a, const cuda_context *cuda)
+{
+    int F = a.first[1];
+    row_list both = a;
+    both.gated = false;
+    both.out_stride = 2 * F;
+    both.out_col[1] = F;
+    both.out = (float *)((char *)cuda->scratch + rounded_bytes(a.T, a.cols) + scale_bytes(a.T, a.cols));
+    multiply(both, cuda);
+    op_silu_mul_args s = {};
+    s.out = a.out;
+    s.out_stride = a.out_stride;
+    s.gate = both.out;
+    s.up = both.out + F;
+    s.in_stride = 2 * F;
+    s.T = a.T;
+    s.F = F;
+    op_silu_mul_cuda(&s, cuda);
+}
+
+bool linear_q8_many_cuda(const row_list &a, dtype format, const cuda_context *cuda)
+{
+    if (format != DTYPE_Q8_0 || !rows_are_aligned(a) || !inputs_are_aligned(a)) return false;
+    if (!a.gated) multiply(a, cuda);
+    for (int t = 0; a.gated && t < a.T; t += GATED_TOKENS)
+        multiply_gated(tokens_from(a, t, min(a.T - t, (int)GATED_TOKENS)), cuda);
     return true;
 }

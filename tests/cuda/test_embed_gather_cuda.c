@@ -25,6 +25,29 @@ static void embed_reads_rows_and_drawn_tokens(void **state)
     device_release(&gpu);
 }
 
+/* Rows that lie further apart there than they are long. */
+static void embed_reads_rows_of_q8(void **state)
+{
+    (void)state;
+    enum { V = 37, D = 96, T = 5, BYTES = D / Q8_0_BLOCK * Q8_0_BLOCK_BYTES };
+    uint64_t random = 13;
+    uint8_t table[V * BYTES];
+    float want[T * D], got[T * D];
+    int32_t tokens[T] = {3, 0, 36, 1, 17};
+    for (int i = 0; i < V * BYTES; i++) table[i] = (uint8_t)(check_random(&random) % 100); /* scales too */
+    weight host = {DTYPE_Q8_0, V, D, table, 0}, there = device_weight(&gpu, &host);
+    op_embed_args a = {want, &host, tokens, NULL, T}, b = a;
+    op_embed_ref(&a);
+    b.table = &there;
+    b.tokens = device_copy(&gpu, tokens, sizeof tokens);
+    b.out = device_alloc(&gpu, sizeof got);
+    assert_true(there.row_bytes > BYTES);
+    device_run(&gpu, OP_EMBED, &(op_args){.embed = b});
+    device_read(&gpu, got, b.out, sizeof got);
+    assert_memory_equal(got, want, sizeof got);
+    device_release(&gpu);
+}
+
 static void gather_picks_rows(void **state)
 {
     (void)state;
@@ -47,6 +70,7 @@ static void gather_picks_rows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(embed_reads_rows_and_drawn_tokens),
+                                       cmocka_unit_test(embed_reads_rows_of_q8),
                                        cmocka_unit_test(gather_picks_rows)};
     if (!device_open(&gpu)) return 77;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -64,6 +64,22 @@ static inline void *device_copy(device *d, const void *from, size_t bytes)
     return p;
 }
 
+/* The weight there as model/placement.c lays it out: rows of Q8_0 at multiples of 16 bytes, with zeros between them. */
+static inline weight device_weight(device *d, const weight *host)
+{
+    size_t row = dtype_row_bytes(host->format, host->cols), apart = row;
+    if (host->format == DTYPE_Q8_0) apart = (row + 15) / 16 * 16;
+    uint8_t *rows = calloc((size_t)host->rows, apart);
+    assert_non_null(rows);
+    for (size_t r = 0; r < (size_t)host->rows; r++)
+        memcpy(rows + r * apart, (const uint8_t *)host->data + r * row, row);
+    weight there = *host;
+    there.data = device_copy(d, rows, apart * (size_t)host->rows);
+    there.row_bytes = apart;
+    free(rows);
+    return there;
+}
+
 /* Waits for the ops before it; fails with the device's sentence. */
 static inline void device_read(device *d, void *to, const void *from, size_t bytes)
 {
