@@ -5,16 +5,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ALIGN 256 /* of every weight in the device block */
+#define ALIGN     256 /* of every weight in the device block */
+#define ROW_ALIGN 16  /* of every row of Q8_0 there */
 
 static size_t aligned(size_t bytes)
 {
     return (bytes + ALIGN - 1) & ~(size_t)(ALIGN - 1);
 }
 
+/* From row to row on the device. Kernels read 16 bytes at a time, and a row of Q8_0 is any multiple of 34. */
+static size_t row_bytes(const weight *w)
+{
+    size_t bytes = dtype_row_bytes(w->format, w->cols);
+    return w->format == DTYPE_Q8_0 ? (bytes + ROW_ALIGN - 1) / ROW_ALIGN * ROW_ALIGN : bytes;
+}
+
 static size_t weight_size(const weight *w)
 {
-    return w->data ? (size_t)w->rows * dtype_row_bytes(w->format, w->cols) : 0;
+    return w->data ? (size_t)w->rows * row_bytes(w) : 0;
 }
 
 /* A tied head shares the embedding's copy. */
@@ -42,20 +50,27 @@ size_t placement_weight_bytes(const model *m, const backend *b)
 static size_t lay_out(placement *p, upload_part *parts, const model *m, size_t count)
 {
     const weight *from = m->weights.table;
-    size_t n = 0, offset = 0;
+    size_t n = 0, offset = 0, bytes;
     for (size_t i = 0; i < count; i++) {
-        size_t bytes = weight_size(&from[i]);
+        bytes = weight_size(&from[i]);
         weight *to = &p->weights.table[i];
         *to = from[i];
+        to->row_bytes = row_bytes(&from[i]);
         if (is_twin(from, i)) to->data = p->weights.table[W_EMBED].data;
         if (is_twin(from, i) || bytes == 0) continue;
         to->data = (uint8_t *)p->block + offset;
-        parts[n++] = (upload_part){from[i].data, offset, bytes, weight_role_name((weight_role)(i % W_COUNT)),
+        parts[n++] = (upload_part){from[i].data,
+                                   offset,
+                                   bytes,
+                                   dtype_row_bytes(from[i].format, from[i].cols),
+                                   to->row_bytes,
+                                   weight_role_name((weight_role)(i % W_COUNT)),
                                    (int32_t)(i / W_COUNT)};
         offset += aligned(bytes);
     }
     p->inv_freq = (const float *)(const void *)((uint8_t *)p->block + offset);
-    parts[n] = (upload_part){m->inv_freq, offset, frequencies_size(m), "rope_frequencies", 0};
+    bytes = frequencies_size(m);
+    parts[n] = (upload_part){m->inv_freq, offset, bytes, bytes, bytes, "rope_frequencies", 0};
     return n + 1;
 }
 

@@ -66,14 +66,32 @@ static size_t first_part(const upload *u, size_t offset)
     return low;
 }
 
+/* Bytes `from` to `to` of the part as it lies in the block, the first of them to `slot`. */
+static nvllm_status read_part(const upload *u, const upload_part *p, uint8_t *slot, size_t from, size_t to,
+                              nvllm_error *err)
+{
+    const uint8_t *source = p->from;
+    if (p->row_bytes == p->row_apart) return tensor_store_read(slot, u->store, source + from, to - from, err);
+    for (size_t row = from / p->row_apart; row * p->row_apart < to; row++) {
+        size_t begin = row * p->row_apart, end = smaller(begin + p->row_bytes, to);
+        size_t first = begin > from ? begin : from;
+        memset(slot + (first - from), 0, smaller(begin + p->row_apart, to) - first);
+        if (first >= end) continue; /* behind the row's end */
+        nvllm_status st = tensor_store_read(slot + (first - from), u->store,
+                                            source + row * p->row_bytes + (first - begin), end - first, err);
+        if (st) return st;
+    }
+    return NVLLM_OK;
+}
+
 static nvllm_status read_chunk(const upload *u, size_t chunk, nvllm_error *err)
 {
     size_t begin = chunk * u->chunk_bytes, end = chunk_end(u, chunk);
     for (size_t i = first_part(u, begin); i < u->count && u->parts[i].offset < end; i++) {
         const upload_part *p = &u->parts[i];
         size_t from = p->offset > begin ? p->offset : begin, to = smaller(p->offset + p->bytes, end);
-        nvllm_status st = tensor_store_read(slot_of(u, chunk) + (from - begin), u->store,
-                                            (const uint8_t *)p->from + (from - p->offset), to - from, err);
+        nvllm_status st =
+            read_part(u, p, slot_of(u, chunk) + (from - begin), from - p->offset, to - p->offset, err);
         if (st) {
             error_prefix(err, "weight %s of layer %d", p->name, p->layer);
             return st;

@@ -9,10 +9,12 @@
 #include "backend/backend.h"
 #include "formats/tensor_store.h"
 
+/* `bytes` of the block: rows that follow each other in `from`, and in the block are row_apart bytes apart, with zeros in
+ * between. */
 typedef struct {
     const void *from; /* in the store's files or in memory */
     size_t offset;    /* in the device's block; parts come with rising offsets and do not overlap */
-    size_t bytes;
+    size_t bytes, row_bytes, row_apart;
     const char *name; /* for sentences: the weight's role */
     int32_t layer;
 } upload_part;

@@ -36,7 +36,8 @@ static void upload_brings_every_byte_to_the_gpu(void **state)
     for (size_t i = 0; i < N; i++) all += words[i];
     uint32_t *from = numbered(all), *to;
     for (size_t i = 0, at = 0; i < N; at += words[i++]) {
-        part[i] = (upload_part){from + at, total, words[i] * 4, "words", (int32_t)i};
+        part[i] =
+            (upload_part){from + at, total, words[i] * 4, words[i] * 4, words[i] * 4, "words", (int32_t)i};
         total += (words[i] * 4 + 255) & ~(size_t)255;
     }
     for (int threads = 1; threads <= 8; threads *= 2) {
@@ -63,7 +64,7 @@ static void upload_rate(void **state)
     if (!perf) skip();
     uint32_t *from = numbered(words);
     uint8_t *block = device_alloc(&gpu, words * 4);
-    upload_part part = {from, 0, words * 4, "words", 0};
+    upload_part part = {from, 0, words * 4, words * 4, words * 4, "words", 0};
     for (int threads = 1; threads <= 8; threads *= 2)
         for (int again = 0; again < 2; again++) {
             double start = now();

@@ -97,7 +97,7 @@ typedef struct {
 
 static void plan_add(plan *p, const void *from, size_t bytes)
 {
-    p->part[p->count] = (upload_part){from, p->total, bytes, "some", (int32_t)p->count};
+    p->part[p->count] = (upload_part){from, p->total, bytes, bytes, bytes, "some", (int32_t)p->count};
     p->count++;
     p->total += (bytes + 255) & ~(size_t)255;
 }
@@ -151,6 +151,39 @@ static void upload_brings_every_byte_to_its_place(void **state)
         assert_true(d.freed);
         free(block);
     }
+    free(bytes);
+}
+
+/* Chunks that begin and end in rows and between them. */
+static void upload_brings_rows_to_places_further_apart(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t rows, bytes, apart;
+    } parts[] = {{5000, 952, 960}, {3, 34, 48}, {90000, 34, 48}, {7000, 612, 624}, {100000, 10, 48}};
+    enum { N = sizeof parts / sizeof *parts };
+    uint8_t *bytes = random_bytes(14 * MIB), *at = bytes;
+    plan p = {0};
+    late_device d = {.base = {.type = &late_type}};
+    for (size_t i = 0; i < N; at += parts[i].rows * parts[i].bytes, i++) {
+        plan_add(&p, at, parts[i].rows * parts[i].apart);
+        p.part[i].row_bytes = parts[i].bytes;
+        p.part[i].row_apart = parts[i].apart;
+    }
+    assert_true(at <= bytes + 14 * MIB);
+    uint8_t *block = malloc(p.total);
+    assert_non_null(block);
+    memset(block, 0xff, p.total);
+    assert_int_equal(upload_parts(&d.base, block, p.total, p.part, p.count, NULL, 4, NULL), NVLLM_OK);
+    for (size_t i = 0; i < N; i++)
+        for (size_t r = 0; r < parts[i].rows; r++)
+            if (memcmp(block + p.part[i].offset + r * parts[i].apart,
+                       (const uint8_t *)p.part[i].from + r * parts[i].bytes, parts[i].bytes) != 0)
+                fail_msg("part %zu: row %zu of %zu bytes differs", i, r, parts[i].bytes);
+    for (size_t i = 0; i < N; i++)
+        for (size_t b = 0; b < p.part[i].bytes; b++)
+            if (b % parts[i].apart >= parts[i].bytes) assert_int_equal(block[p.part[i].offset + b], 0);
+    free(block);
     free(bytes);
 }
 
@@ -277,6 +310,7 @@ static void upload_without_pinned_memory_is_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(upload_brings_every_byte_to_its_place),
+                                       cmocka_unit_test(upload_brings_rows_to_places_further_apart),
                                        cmocka_unit_test(upload_of_one_byte_and_of_nothing),
                                        cmocka_unit_test(upload_reads_a_stores_files),
                                        cmocka_unit_test(upload_of_a_file_that_was_cut_names_weight_and_file),
