@@ -1,11 +1,11 @@
 /* Q8_0 products of up to 4 tokens on the GPU, alone and with the norm before them, bound by reading the weights once: 34
  * bytes for 32 of them.
  *
- * A warp takes whole rows (a row of gate and its row of up), a lane one block of 32 weights at a time. Blocks are 34 bytes and so not aligned for wide
- * loads: rows pass through a ring in shared memory in stages of 32 blocks (1,088 bytes, copied 16 bytes at a time), out of
- * which each lane picks the 9 words around its block. The ring is filled before kernel_waits(), because weights depend
- * on no kernel. Inputs are rounded to int8 in blocks of 32 as ggml does, once per block of threads; products within a
- * block of weights are exact (dp4a).
+ * A warp takes whole rows (a row of gate and its row of up), a lane one block of 32 weights at a time. Blocks are 34 bytes
+ * and so not aligned for wide loads: rows pass through a ring in shared memory in stages of 32 blocks (1,088 bytes, copied
+ * 16 bytes at a time), out of which each lane picks the 9 words around its block. The ring is filled before kernel_waits(),
+ * because weights depend on no kernel. Inputs are rounded to int8 in blocks of 32 as ggml does, once per block of threads;
+ * products within a block of weights are exact (dp4a).
  * RMSNorm: the weighted inputs are rounded without 1/rms, which changes no int8, and the sums are scaled by it at the end. */
 #include "ops/linear_q8.cuh"
 
