@@ -124,21 +124,22 @@ class Beside(StoriesCase):
         self.assertEqual(self.server.metric("nanovllm:num_requests_preparing"), 0)
 
     def test_long_prompts_are_submitted_in_their_order(self):
-        done, threads = [], []
-        with Server(STORIES, "--context", "512", max_sequences=1) as server:
-            busy = threading.Thread(target=lambda: server.post("/tokenize", self.long))
-            busy.start()
-            time.sleep(0.1)
-            for i in range(8):
-                def client(i=i):
-                    self.assertEqual(server.post("/v1/completions", padded(STORY)).status, 200)
-                    done.append(i)
-                threads.append(threading.Thread(target=client))
+        """The log has them as they were answered; one sequence at a time is."""
+        threads, names = [], [f"number-{i}" for i in range(8)]
+        with Server(STORIES, "--context", "512", "--log-requests", max_sequences=1) as server:
+            threads.append(threading.Thread(target=lambda: server.post("/tokenize", self.long)))
+            threads[0].start()
+            for name in names:
+                server.wait_for(lambda: server.metric("nanovllm:num_requests_preparing") == len(threads))
+                threads.append(threading.Thread(target=server.post, args=("/v1/completions", padded(STORY)),
+                                                kwargs={"headers": {"x-request-id": name}}))
                 threads[-1].start()
-                time.sleep(0.03)
-            for thread in [busy, *threads]:
+            for thread in threads:
                 thread.join()
-        self.assertEqual(done, list(range(8)))
+            server.wait_for(lambda: server.stderr().count("/v1/completions") == len(names))
+            lines = [line for line in server.stderr().splitlines() if "/v1/completions" in line]
+        self.assertEqual([line.split()[1] for line in lines], names)
+        self.assertTrue(all(" 200 " in line for line in lines), lines)
 
 
 @unittest.skipUnless(STORIES.exists(), f"needs {STORIES}")
