@@ -52,8 +52,9 @@ class Server:
             time.sleep(0.01)
 
     def stderr(self):
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")
+        """Read where it lies: a seek would move the place at which the server writes, too."""
+        size = os.fstat(self.log.fileno()).st_size
+        return os.pread(self.log.fileno(), size, 0).decode(errors="replace")
 
     def stop(self, number=signal.SIGTERM, seconds=60):
         if self.process.poll() is None:
