@@ -153,7 +153,8 @@ static json_t *parts_json(const engine_memory *memory, const engine_options *o, 
     add_row(rows, "kv_cache", p->kv, kv);
     add_row(rows, "activations", p->activations, step);
     add_row(rows, "op_scratch", p->scratch, "shared by all operations");
-    if (on_device) add_row(rows, "headroom", memory->headroom, "kernels, recorded steps: not known before");
+    if (on_device)
+        add_row(rows, "headroom", memory->headroom, "kernels and recorded steps: not known before");
     add_row(rows, "sum", memory_plan_sum(p) + memory->headroom,
             engine_memory_fits(memory) ? "fits" : "does not fit");
     add_row(rows, "available", memory->available, on_device ? "free on the device" : "of this machine");

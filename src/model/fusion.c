@@ -22,6 +22,19 @@ static bool same_view(graph_view a, graph_view b)
     return a.buffer == b.buffer && a.col == b.col && a.cols == b.cols;
 }
 
+/* Keeps why an op was refused: by the formats of its weights, one or two that differ. */
+static void explain(const fusion *f, const graph_op *op, const weight *const *parts)
+{
+    char formats[32] = "these";
+    if (op->n_parts > 0) snprintf(formats, sizeof formats, "%s", dtype_name(parts[0]->format));
+    for (int32_t p = 1; p < op->n_parts; p++)
+        if (parts[p]->format != parts[0]->format)
+            snprintf(formats, sizeof formats, "%s beside %s", dtype_name(parts[0]->format),
+                     dtype_name(parts[p]->format));
+    snprintf(f->report->reason, sizeof f->report->reason, "%s has no %s for %s weights", f->type->name,
+             op_name(op->kind), formats);
+}
+
 /* The backend's word on the op's weights. */
 static bool allowed(const fusion *f, const graph_op *op)
 {
@@ -31,9 +44,7 @@ static bool allowed(const fusion *f, const graph_op *op)
         f->report->fused++;
         return true;
     }
-    if (f->report->refused++ == 0)
-        snprintf(f->report->reason, sizeof f->report->reason, "%s has no %s for %s weights", f->type->name,
-                 op_name(op->kind), op->n_parts ? dtype_name(parts[0]->format) : "these");
+    if (f->report->refused++ == 0) explain(f, op, parts);
     return false;
 }
 
@@ -90,9 +101,13 @@ nvllm_status graph_fuse(graph *out, const graph *from, const weights *w, const b
         graph_op fused;
         int32_t n = norm_group(&f, i, &fused);
         if (n == 0) n = attention_group(&f, i, &fused);
-        bool take = n > 0 && type->op[fused.kind] && allowed(&f, &fused);
-        g.ops[g.count++] = take ? fused : from->ops[i];
-        i += take ? n : 1;
+        bool group = n > 0;
+        if (!group) n = 1;
+        if (group && type->op[fused.kind] && allowed(&f, &fused))
+            g.ops[g.count++] = fused;
+        else /* a group stays whole: its ops begin no other */
+            for (int32_t op = i; op < i + n; op++) g.ops[g.count++] = from->ops[op];
+        i += n;
     }
     *out = g;
     return NVLLM_OK;

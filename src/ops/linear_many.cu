@@ -208,6 +208,19 @@ static void library_products(const op_linear_args *a, const __nv_bfloat16 *x, vo
     }
 }
 
+void linear_gate_cuda(float *out, int out_stride, const float *sums, int T, int F, const cuda_context *cuda)
+{
+    op_silu_mul_args s = {};
+    s.out = out;
+    s.out_stride = out_stride;
+    s.gate = sums;
+    s.up = sums + F;
+    s.in_stride = 2 * F;
+    s.T = T;
+    s.F = F;
+    op_silu_mul_cuda(&s, cuda);
+}
+
 /* Gate and up into scratch, then silu(gate) * up; some tokens at a time, which bounds the scratch. */
 static void library_gated(const op_linear_args *a, const __nv_bfloat16 *x, float *gated, void *workspace,
                           const cuda_context *cuda)
@@ -221,15 +234,7 @@ static void library_gated(const op_linear_args *a, const __nv_bfloat16 *x, float
     for (int t = 0; t < a->T; t += GATED_TOKENS) {
         both.T = a->T - t < GATED_TOKENS ? a->T - t : GATED_TOKENS;
         library_products(&both, x + (size_t)t * K, workspace, cuda);
-        op_silu_mul_args s = {};
-        s.out = a->out + (size_t)t * a->out_stride;
-        s.out_stride = a->out_stride;
-        s.gate = gated;
-        s.up = gated + F;
-        s.in_stride = 2 * F;
-        s.T = both.T;
-        s.F = F;
-        op_silu_mul_cuda(&s, cuda);
+        linear_gate_cuda(a->out + (size_t)t * a->out_stride, a->out_stride, gated, both.T, F, cuda);
     }
 }
 

@@ -1,9 +1,9 @@
-/* Q8_0 products of many tokens on tensor cores, alone and with the norm before them: inputs rounded to int8 as ggml does, 34 bytes per 32 weights read once for
- * all tokens of a tile.
+/* Q8_0 products of many tokens on tensor cores, alone and with the norm before them: inputs rounded to int8 as ggml does,
+ * 34 bytes per 32 weights read once for all tokens of a tile.
  *
- * Two launches. round_to_q8 writes int8 inputs, normalized before, and their scales into scratch; then a block of threads does BM tokens x BN
- * weight rows, over k in stages of 4 blocks of 32 that arrive by cp.async in a ring. One mma.m16n8k32 is one block of 32
- * of 16 weight rows and 8 tokens, exact in int32; its sum times both scales is added in float32.
+ * Two launches. round_to_q8 writes int8 inputs, normalized before, and their scales into scratch; then a block of threads
+ * does BM tokens x BN weight rows, over k in stages of 4 blocks of 32 that arrive by cp.async in a ring. One mma.m16n8k32
+ * is one block of 32 of 16 weight rows and 8 tokens, exact in int32; its sum times both scales is added in float32.
  *
  * Weights stay as they are stored: blocks of 34 bytes begin at a word, or two bytes behind one, so fragments are picked
  * from the raw rows word by word. A block at a word (an even number) has its scale and the first two weights in word 0, its
@@ -442,15 +442,7 @@ static void multiply_gated(const row_list &a, const cuda_context *cuda)
     both.out_col[1] = F;
     both.out = (float *)((char *)cuda->scratch + rounded_bytes(a.T, a.cols) + scale_bytes(a.T, a.cols));
     multiply(both, cuda);
-    op_silu_mul_args s = {};
-    s.out = a.out;
-    s.out_stride = a.out_stride;
-    s.gate = both.out;
-    s.up = both.out + F;
-    s.in_stride = 2 * F;
-    s.T = a.T;
-    s.F = F;
-    op_silu_mul_cuda(&s, cuda);
+    linear_gate_cuda(a.out, a.out_stride, both.out, a.T, F, cuda);
 }
 
 bool linear_q8_many_cuda(const row_list &a, dtype format, const cuda_context *cuda)

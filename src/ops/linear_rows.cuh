@@ -40,6 +40,8 @@ size_t linear_q8_many_scratch(int32_t T, int32_t cols, int32_t F);
 /* Where gate and up are products of their own, their sums wait for silu(gate) * up in scratch, of so many tokens at a time. */
 enum { GATED_TOKENS = 1024 };
 size_t linear_gated_bytes(int32_t T, int32_t F);
+/* out = silu(gate) * up of T tokens; sums: [T, 2F], a token's gate and then its up. */
+void linear_gate_cuda(float *out, int out_stride, const float *sums, int T, int F, const cuda_context *cuda);
 
 /* The products of parts of one format, by the kernels above or by one that does everything. */
 void linear_by_rows_cuda(const op_norm_linear_args *a, dtype format, const cuda_context *cuda);

@@ -10,19 +10,8 @@ static void linear_bf16_of_every_shape_is_close_to_the_reference(void **state)
     (void)state;
     const int32_t rows[] = {1, 7, 8, 9, 40, 136, 1000, 4096};
     const int32_t cols[] = {8, 24, 64, 128, 136, 1000, 1024, 1032, 3072, 14336};
-    int variant = 0;
-    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
-        for (size_t c = 0; c < sizeof cols / sizeof *cols; c++) {
-            if ((int64_t)rows[r] * cols[c] > 4300000 || device_leaves_out(&gpu, r + c)) continue;
-            variant++;
-            check_product(&(product){.cols = cols[c],
-                                     .n_parts = 1,
-                                     .rows = {rows[r]},
-                                     .format = {DTYPE_BF16},
-                                     .bias = variant % 2 == 0,
-                                     .accumulate = variant % 3 == 0,
-                                     .in_pad = variant % 5 == 0 ? 4 : 0});
-        }
+    check_sizes(DTYPE_BF16, false, 4300000, rows, sizeof rows / sizeof *rows, cols,
+                sizeof cols / sizeof *cols);
     no_failures();
 }
 
@@ -46,20 +35,9 @@ static void linear_of_every_format_is_close_to_the_reference(void **state)
 {
     (void)state;
     const int32_t rows[] = {1, 9, 136, 1000}, cols[] = {13, 64, 136, 1000, 1024, 3072};
-    int variant = 0;
     for (int format = 0; format < DTYPE_COUNT; format++)
-        for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
-            for (size_t c = 0; c < sizeof cols / sizeof *cols; c++, variant++) {
-                if (cols[c] % dtype_block((dtype)format) != 0 ||
-                    device_leaves_out(&gpu, (size_t)format + r + c))
-                    continue;
-                check_product(&(product){.cols = cols[c],
-                                         .n_parts = 1,
-                                         .rows = {rows[r]},
-                                         .format = {(dtype)format},
-                                         .bias = variant % 2 == 0,
-                                         .accumulate = variant % 3 == 0});
-            }
+        check_sizes((dtype)format, false, INT64_MAX, rows, sizeof rows / sizeof *rows, cols,
+                    sizeof cols / sizeof *cols);
     no_failures();
 }
 

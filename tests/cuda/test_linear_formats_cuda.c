@@ -2,29 +2,38 @@
  * norm before them. */
 #include "support/product_case.h"
 
-/* Widths in whole stages, and others: f16 takes multiples of 8, Q8_0 all, and the kernels for few tokens what is left. */
-static void linear_of_other_formats_matches_reference(void **state)
+/* By chance, of every format. */
+static void check_formats(bool norm, const int32_t *cols, size_t n_cols, uint64_t random)
 {
-    (void)state;
-    static const int32_t counts[] = {5, 9, 17, 33, 64, 65, 130},
-                         cols[] = {256, 512, 768, 1280, 32, 96, 288, 40, 13};
+    static const int32_t counts[] = {5, 9, 17, 33, 64, 65, 130};
     static const dtype formats[] = {DTYPE_Q8_0, DTYPE_F16, DTYPE_F32};
-    uint64_t random = 27;
     double worst = 0;
     for (size_t f = 0; f < sizeof formats / sizeof *formats; f++)
         for (size_t t = 0; t < sizeof counts / sizeof *counts; t++)
-            for (size_t k = 0; k < sizeof cols / sizeof *cols; k++) {
+            for (size_t k = 0; k < n_cols; k++) {
                 if (cols[k] % dtype_block(formats[f]) != 0 || device_leaves_out(&gpu, f + t + k)) continue;
                 product_case c = random_case(counts[t], cols[k], &random);
-                for (int p = 0; p < c.n_parts; p++) {
+                c.accumulate = !norm && pick(&random, 2) == 0;
+                c.spread = norm && pick(&random, 3) == 0;
+                for (int p = 0; p < LINEAR_MAX_PARTS; p++) {
                     c.format[p] = formats[f];
                     if (c.rows[p] == 1000) c.rows[p] = device_size(&gpu, 1000, 170);
+                    if (cols[k] > 4096 && c.rows[p] > 40) c.rows[p] = 40;
+                    if (c.spread) c.rows[p] = 40; /* enough that no single sum decides a token's error */
                 }
-                c.accumulate = pick(&random, 2) == 0;
+                if (norm) add_norm(&c, &random);
                 double error = check_case(&c, &random);
                 worst = error > worst ? error : worst;
             }
     print_message("largest relative error %.3g\n", worst);
+}
+
+/* Widths in whole stages, and others: f16 takes multiples of 8, Q8_0 all, and the kernels for few tokens what is left. */
+static void linear_of_other_formats_matches_reference(void **state)
+{
+    (void)state;
+    static const int32_t cols[] = {256, 512, 768, 1280, 32, 96, 288, 40, 13};
+    check_formats(false, cols, sizeof cols / sizeof *cols, 27);
 }
 
 /* Every tile, as above; parts that end in the middle of one; formats beside each other; the largest sums. */
@@ -100,35 +109,8 @@ static void large_products_of_other_formats_match_reference(void **state)
 static void norm_linear_of_other_formats_matches_reference(void **state)
 {
     (void)state;
-    static const int32_t counts[] = {5, 9, 17, 33, 64, 65, 130},
-                         cols[] = {256, 512, 768, 576, 96, 32, 40, 4192};
-    static const dtype formats[] = {DTYPE_Q8_0, DTYPE_F16, DTYPE_F32};
-    uint64_t random = 29;
-    double worst = 0;
-    for (size_t f = 0; f < sizeof formats / sizeof *formats; f++)
-        for (size_t t = 0; t < sizeof counts / sizeof *counts; t++)
-            for (size_t k = 0; k < sizeof cols / sizeof *cols; k++) {
-                if (cols[k] % dtype_block(formats[f]) != 0 || device_leaves_out(&gpu, f + t + k)) continue;
-                product_case c = random_case(counts[t], cols[k], &random);
-                c.norm = true;
-                c.gather = pick(&random, 2) == 0;
-                c.gated = pick(&random, 2) == 0;
-                c.spread = pick(&random, 3) == 0;
-                for (int p = 0; p < LINEAR_MAX_PARTS; p++) {
-                    c.format[p] = formats[f];
-                    if (c.rows[p] == 1000) c.rows[p] = device_size(&gpu, 1000, 170);
-                    if (cols[k] > 4096 && c.rows[p] > 40) c.rows[p] = 40;
-                    if (c.spread) c.rows[p] = 40; /* enough that no single sum decides a token's error */
-                }
-                if (c.gated) {
-                    c.n_parts = 2;
-                    c.rows[1] = c.rows[0];
-                    c.rows[2] = c.first_col = 0; /* norm_linear.h */
-                }
-                double error = check_case(&c, &random);
-                worst = error > worst ? error : worst;
-            }
-    print_message("largest relative error %.3g\n", worst);
+    static const int32_t cols[] = {256, 512, 768, 576, 96, 32, 40, 4192};
+    check_formats(true, cols, sizeof cols / sizeof *cols, 29);
 }
 
 /* More tokens than scratch holds gate and up of at a time, in rows of the tokens' own and in a list of them. */

@@ -7,45 +7,33 @@
 
 static const int32_t tokens[] = {17, 31, 32, 33, 64, 100, 128, 200}, widths[] = {8, 40, 64, 72, 1024};
 
-static void linear_of_many_tokens_matches_reference(void **state)
+static void check_many(bool norm, uint64_t random)
 {
-    (void)state;
-    uint64_t random = 21;
     double worst = 0;
     for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++)
         for (size_t k = 0; k < sizeof widths / sizeof *widths; k++) {
             if (device_leaves_out(&gpu, t + k)) continue;
             product_case c = random_case(tokens[t], widths[k], &random);
-            c.accumulate = pick(&random, 2) == 0;
+            if (norm)
+                add_norm(&c, &random);
+            else
+                c.accumulate = pick(&random, 2) == 0;
             double error = check_case(&c, &random);
             worst = error > worst ? error : worst;
         }
     print_message("largest relative error %.3g\n", worst);
 }
 
+static void linear_of_many_tokens_matches_reference(void **state)
+{
+    (void)state;
+    check_many(false, 21);
+}
+
 static void norm_linear_of_many_tokens_matches_reference(void **state)
 {
     (void)state;
-    uint64_t random = 22;
-    double worst = 0;
-    for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++)
-        for (size_t k = 0; k < sizeof widths / sizeof *widths; k++) {
-            if (device_leaves_out(&gpu, t + k)) continue;
-            product_case c = random_case(tokens[t], widths[k], &random);
-            c.norm = true;
-            c.gather = pick(&random, 2) == 0;
-            c.gated = pick(&random, 2) == 0;
-            if (c.gated) {
-                c.n_parts = 2;
-                c.rows[1] = c.rows[0];
-                c.format[1] = DTYPE_BF16;
-                c.rows[2] = 0;
-                c.first_col = 0; /* norm_linear.h */
-            }
-            double error = check_case(&c, &random);
-            worst = error > worst ? error : worst;
-        }
-    print_message("largest relative error %.3g\n", worst);
+    check_many(true, 22);
 }
 
 /* Every tile of our kernel, whatever the number of multiprocessors: many blocks take the large ones. */

@@ -7,20 +7,8 @@ static void norm_linear_of_every_shape_is_close_to_the_reference(void **state)
     (void)state;
     const int32_t rows[] = {1, 8, 9, 136, 1000},
                   cols[] = {8, 24, 64, 128, 136, 1000, 1024, 1032, 3072, 14336};
-    int variant = 0;
-    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
-        for (size_t c = 0; c < sizeof cols / sizeof *cols; c++) {
-            if ((int64_t)rows[r] * cols[c] > 2200000 || device_leaves_out(&gpu, r + c)) continue;
-            variant++;
-            check_product(&(product){.cols = cols[c],
-                                     .n_parts = 1,
-                                     .rows = {rows[r]},
-                                     .format = {DTYPE_BF16},
-                                     .norm = true,
-                                     .bias = variant % 2 == 0,
-                                     .by_row = variant % 3 == 0,
-                                     .in_pad = variant % 5 == 0 ? 8 : 0});
-        }
+    check_sizes(DTYPE_BF16, true, 2200000, rows, sizeof rows / sizeof *rows, cols,
+                sizeof cols / sizeof *cols);
     no_failures();
 }
 
@@ -29,15 +17,7 @@ static void norm_linear_gated_is_silu_of_gate_times_up(void **state)
     (void)state;
     const int32_t shape[][2] = {{1, 8},      {7, 24},      {8, 64},    {9, 128},     {40, 136},   {136, 1032},
                                 {1056, 896}, {1000, 1000}, {4, 14336}, {1536, 1024}, {136, 3072}, {65, 4096}};
-    for (size_t i = 0; i < sizeof shape / sizeof *shape; i++)
-        check_product(&(product){.cols = shape[i][1],
-                                 .n_parts = 2,
-                                 .rows = {shape[i][0], shape[i][0]},
-                                 .format = {DTYPE_BF16, DTYPE_BF16},
-                                 .norm = true,
-                                 .gated = true,
-                                 .bias = i % 3 == 1,
-                                 .by_row = i % 4 == 2});
+    check_gates(DTYPE_BF16, shape, sizeof shape / sizeof *shape);
     no_failures();
 }
 
@@ -66,22 +46,9 @@ static void norm_linear_of_other_formats_is_close_to_the_reference(void **state)
 {
     (void)state;
     const int32_t rows[] = {1, 9, 136, 1000}, cols[] = {13, 32, 40, 96, 256, 576, 896, 1024, 2304, 14336};
-    int variant = 0;
     for (size_t f = 0; f < sizeof others / sizeof *others; f++)
-        for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
-            for (size_t c = 0; c < sizeof cols / sizeof *cols; c++, variant++) {
-                if (cols[c] % dtype_block(others[f]) != 0 || (int64_t)rows[r] * cols[c] > 2400000 ||
-                    device_leaves_out(&gpu, f + r + c))
-                    continue;
-                check_product(&(product){.cols = cols[c],
-                                         .n_parts = 1,
-                                         .rows = {rows[r]},
-                                         .format = {others[f]},
-                                         .norm = true,
-                                         .bias = variant % 2 == 0,
-                                         .by_row = variant % 3 == 0,
-                                         .in_pad = variant % 5 == 0 ? 8 : 0});
-            }
+        check_sizes(others[f], true, 2400000, rows, sizeof rows / sizeof *rows, cols,
+                    sizeof cols / sizeof *cols);
     no_failures();
 }
 
@@ -92,15 +59,7 @@ static void norm_linear_of_other_formats_gated_is_silu_of_gate_times_up(void **s
     const int32_t shape[][2] = {{1, 32},   {7, 96},     {40, 1024}, {136, 256},
                                 {9, 2304}, {1056, 896}, {33, 576},  {4, 14336}};
     for (size_t f = 0; f < sizeof others / sizeof *others; f++)
-        for (size_t i = 0; i < sizeof shape / sizeof *shape; i++)
-            check_product(&(product){.cols = shape[i][1],
-                                     .n_parts = 2,
-                                     .rows = {shape[i][0], shape[i][0]},
-                                     .format = {others[f], others[f]},
-                                     .norm = true,
-                                     .gated = true,
-                                     .bias = i % 3 == 1,
-                                     .by_row = i % 4 == 2});
+        check_gates(others[f], shape, sizeof shape / sizeof *shape);
     no_failures();
 }
 

@@ -340,6 +340,43 @@ static inline void no_failures(void)
     if (found > 0) fail_msg("%d comparisons failed", found);
 }
 
+/* All rows x cols of this format, of at most `most` weights, with variants in turn. */
+static inline void check_sizes(dtype format, bool norm, int64_t most, const int32_t *rows, size_t n_rows,
+                               const int32_t *cols, size_t n_cols)
+{
+    int variant = 0;
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t c = 0; c < n_cols; c++) {
+            if (cols[c] % dtype_block(format) != 0 || (int64_t)rows[r] * cols[c] > most ||
+                device_leaves_out(&gpu, (size_t)format + r + c))
+                continue;
+            variant++;
+            check_product(&(product){.cols = cols[c],
+                                     .n_parts = 1,
+                                     .rows = {rows[r]},
+                                     .format = {format},
+                                     .norm = norm,
+                                     .bias = variant % 2 == 0,
+                                     .accumulate = !norm && variant % 3 == 0,
+                                     .by_row = norm && variant % 3 == 0,
+                                     .in_pad = variant % 5 == 0 ? 4 : 0});
+        }
+}
+
+/* gate and up of shape[i][0] rows and shape[i][1] columns. */
+static inline void check_gates(dtype format, const int32_t (*shape)[2], size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        check_product(&(product){.cols = shape[i][1],
+                                 .n_parts = 2,
+                                 .rows = {shape[i][0], shape[i][0]},
+                                 .format = {format, format},
+                                 .norm = true,
+                                 .gated = true,
+                                 .bias = i % 3 == 1,
+                                 .by_row = i % 4 == 2});
+}
+
 /* For a program's main. */
 static inline void reserve_for_products(void)
 {

@@ -288,4 +288,17 @@ static inline product_case random_case(int32_t T, int32_t cols, uint64_t *random
     return c;
 }
 
+/* norm_linear's, from a case by chance. */
+static inline void add_norm(product_case *c, uint64_t *random)
+{
+    c->norm = true;
+    c->gather = pick(random, 2) == 0;
+    c->gated = pick(random, 2) == 0;
+    if (!c->gated) return;
+    c->n_parts = 2;
+    c->rows[1] = c->rows[0];
+    c->format[1] = c->format[0];
+    c->rows[2] = c->first_col = 0; /* norm_linear.h */
+}
+
 #endif

@@ -2,8 +2,7 @@
  * and real vocabularies as a GGUF has them against their tokenizer.json. */
 #define _POSIX_C_SOURCE 200809L /* popen */
 
-#include "support/test.h"
-#include "text/tokenizer.h"
+#include "support/tokenizers.h"
 
 #include <jansson.h>
 
@@ -208,26 +207,6 @@ static void free_real(real *r)
     buffer_free(&r->merged);
 }
 
-static void compare(const tokenizer *json, const tokenizer *gguf, const char *text, size_t len,
-                    unsigned flags)
-{
-    int32_t *a, *b;
-    size_t a_count, b_count, i = 0;
-    assert_int_equal(tokenizer_encode(json, text, len, flags, &a, &a_count, NULL), NVLLM_OK);
-    assert_int_equal(tokenizer_encode(gguf, text, len, flags, &b, &b_count, NULL), NVLLM_OK);
-    while (i < a_count && i < b_count && a[i] == b[i]) i++;
-    if (i < a_count || i < b_count) fail_msg("\"%.*s\": ids differ from number %zu", (int)len, text, i);
-    buffer a_text = {0}, b_text = {0};
-    assert_int_equal(tokenizer_decode(json, a, a_count, flags, &a_text, NULL), NVLLM_OK);
-    assert_int_equal(tokenizer_decode(gguf, a, a_count, flags, &b_text, NULL), NVLLM_OK);
-    assert_int_equal(a_text.len, b_text.len);
-    if (a_text.len) assert_memory_equal(a_text.data, b_text.data, a_text.len);
-    buffer_free(&a_text);
-    buffer_free(&b_text);
-    free(a);
-    free(b);
-}
-
 /* Metaspace puts no mark in front of a text that begins with a space; SentencePiece, and so a GGUF, does. */
 static void compare_texts(const tokenizer *json, const tokenizer *gguf, bool metaspace)
 {
@@ -236,16 +215,17 @@ static void compare_texts(const tokenizer *json, const tokenizer *gguf, bool met
     json_array_foreach(json_object_get(doc, "texts"), i, one)
     {
         if (metaspace && *json_string_value(one) == ' ') continue;
-        compare(json, gguf, json_string_value(one), json_string_length(one), 0);
-        compare(json, gguf, json_string_value(one), json_string_length(one), TOKENIZER_PARSE_SPECIAL);
+        check_same_tokens(json, gguf, json_string_value(one), json_string_length(one), 0, 0);
+        check_same_tokens(json, gguf, json_string_value(one), json_string_length(one),
+                          TOKENIZER_PARSE_SPECIAL, TOKENIZER_PARSE_SPECIAL);
     }
     json_decref(doc);
     char *cases = output_of("cat '" TEST_SHARED "'/tokenizers/cases/*.inp", &len);
-    compare(json, gguf, cases, len, 0);
+    check_same_tokens(json, gguf, cases, len, 0, 0);
     free(cases);
     char *story =
         output_of("xz -dc '" TEST_SHARED "/text/tinystories.txt.xz' 2>/dev/null | head -c 300000", &len);
-    compare(json, gguf, story, len, 0);
+    check_same_tokens(json, gguf, story, len, 0, 0);
     free(story);
 }
 

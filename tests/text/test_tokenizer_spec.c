@@ -1,6 +1,5 @@
 /* Tokenizers built from a GGUF's arrays: the same ids as from tokenizer.json, and unknown names refused. */
-#include "support/test.h"
-#include "text/tokenizer.h"
+#include "support/tokenizers.h"
 
 #include <jansson.h>
 
@@ -51,26 +50,6 @@ static void fill(arrays *a, json_t *doc)
     a->spec.add_bos = a->spec.add_eos = true;
 }
 
-static void check_text(const tokenizer *json, const tokenizer *gguf, const char *text, size_t len)
-{
-    const unsigned flags = TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL;
-    int32_t *a, *b;
-    size_t a_count, b_count;
-    buffer a_text = {0}, b_text = {0};
-    assert_int_equal(tokenizer_encode(json, text, len, flags, &a, &a_count, NULL), NVLLM_OK);
-    assert_int_equal(tokenizer_encode(gguf, text, len, flags, &b, &b_count, NULL), NVLLM_OK);
-    assert_int_equal(a_count, b_count);
-    assert_memory_equal(a, b, a_count * sizeof *a);
-    assert_int_equal(tokenizer_decode(json, a, a_count, TOKENIZER_SKIP_SPECIAL, &a_text, NULL), NVLLM_OK);
-    assert_int_equal(tokenizer_decode(gguf, a, a_count, TOKENIZER_SKIP_SPECIAL, &b_text, NULL), NVLLM_OK);
-    assert_int_equal(a_text.len, b_text.len);
-    if (a_text.len) assert_memory_equal(a_text.data, b_text.data, a_text.len);
-    buffer_free(&a_text);
-    buffer_free(&b_text);
-    free(a);
-    free(b);
-}
-
 static void spec_of_gpt2_kind_gives_the_ids_of_tokenizer_json(void **state)
 {
     (void)state;
@@ -90,7 +69,8 @@ static void spec_of_gpt2_kind_gives_the_ids_of_tokenizer_json(void **state)
         const json_t *t = json_object_get(one, "text");
         if (strstr(json_string_value(t), "<mask>"))
             continue; /* GGUF keeps no lstrip, rstrip or single_word */
-        check_text(json, gguf, json_string_value(t), json_string_length(t));
+        check_same_tokens(json, gguf, json_string_value(t), json_string_length(t),
+                          TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL, TOKENIZER_SKIP_SPECIAL);
         compared++;
     }
     assert_true(compared > 15);
