@@ -275,9 +275,12 @@ static inline float __fdividef(float a, float b)
 {
     return a / b;
 }
+/* Off by up to the two units in the last place that CUDA allows, by the bits of the argument. */
 static inline float rsqrtf(float x)
 {
-    return 1.0f / sqrtf(x);
+    unsigned units = __float_as_uint(1.0f / sqrtf(x));
+    if (!(x > 0) || isinf(x)) return __uint_as_float(units);
+    return __uint_as_float(units + __float_as_uint(x) * 2654435761u % 5 - 2);
 }
 static inline unsigned long long __float2ull_rn(float f)
 {
