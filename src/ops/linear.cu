@@ -4,7 +4,7 @@
  * Up to FEW_TOKENS tokens weights are streamed: bf16 by linear_few.cu, Q8_0 by linear_q8.cu, float32 and f16 by
  * linear_wide.cu. Beyond, tensor cores multiply: bf16 and f16 in linear_many.cu, Q8_0 in linear_q8_many.cu. The streaming
  * kernels keep pace with memory so far; at 8 tokens those of Q8_0 and f16 would be bound by their inputs' way from shared
- * memory or L1, by instruction counts at 1.7 TB/s, and 5 to 7 tokens would read the weights two or three times, as float32
+ * memory or L1, by counts at 3.0 and 1.7 TB/s, and 5 to 7 tokens would read the weights two or three times, as float32
  * still does: once for every 8, 4, 2, 1 tokens.
  * What all of these refuse (odd widths, odd addresses, rows of Q8_0 that do not begin at multiples of 16 bytes) is done
  * here, a warp per output, 8 tokens at a time: right, and far from the memory's rate. */

@@ -290,11 +290,6 @@ static inline uint64_t __umul64hi(uint64_t a, uint64_t b)
 {
     return (uint64_t)(((unsigned __int128)a * b) >> 64);
 }
-/* The lower word of {high, low} shifted right by up to 32 bits. */
-static inline unsigned __funnelshift_rc(unsigned low, unsigned high, unsigned shift)
-{
-    return shift >= 32 ? high : (unsigned)(((uint64_t)high << 32 | low) >> shift);
-}
 /* The sum of the products of four int8, and c. */
 static inline int __dp4a(int a, int b, int c)
 {
