@@ -13,116 +13,8 @@
  *
  * Memory bound: reads 2*K*C*size bytes per position. Prompts that the tensor core kernel refuses (float32 cache, odd
  * C) go through the same kernel token by token, one split each. */
-#include "ops/attention_cache.cuh"
 #include "ops/attention_merge.cuh"
-
-/* ---- Softmax ------------------------------------------------------------------------------------------------- */
-
-/* A lane's running result for G heads; the lanes of a group agree on most and total. */
-template <int G> struct running {
-    float most[G], total[G], sum[G][VECTOR];
-};
-
-/* Scores of U positions, or -infinity where a lane group has none; the group's sum by halves. */
-template <class E, int G, int L, int U>
-static __device__ __forceinline__ void score(float (&s)[U][G], const float (&q)[G][VECTOR],
-                                             const pack<E> (&k)[U], int position, int per_load, int begin,
-                                             int end)
-{
-#pragma unroll
-    for (int u = 0; u < U; u++) {
-        float x[VECTOR];
-        widen(x, k[u]);
-#pragma unroll
-        for (int g = 0; g < G; g++) {
-            s[u][g] = 0;
-#pragma unroll
-            for (int i = 0; i < VECTOR; i++) s[u][g] = fmaf(q[g][i], x[i], s[u][g]);
-        }
-    }
-#pragma unroll
-    for (int offset = L / 2; offset > 0; offset >>= 1)
-#pragma unroll
-        for (int u = 0; u < U; u++)
-#pragma unroll
-            for (int g = 0; g < G; g++) s[u][g] += __shfl_xor_sync(0xffffffffu, s[u][g], offset);
-#pragma unroll
-    for (int u = 0; u < U; u++) {
-        int j = position + u * per_load;
-        bool seen = j >= begin && j < end;
-#pragma unroll
-        for (int g = 0; g < G; g++) s[u][g] = seen ? s[u][g] : -INFINITY;
-    }
-}
-
-/* Scores become weights relative to the new maximum, and what was summed before is brought to it. */
-template <int G, int U> static __device__ __forceinline__ void weigh(running<G> &now, float (&s)[U][G])
-{
-#pragma unroll
-    for (int g = 0; g < G; g++) {
-        float most = now.most[g];
-#pragma unroll
-        for (int u = 0; u < U; u++) most = fmaxf(most, s[u][g]);
-        float old = exp2_approx(now.most[g] - most), total = now.total[g] * old;
-        now.most[g] = most;
-#pragma unroll
-        for (int u = 0; u < U; u++) {
-            s[u][g] = exp2_approx(s[u][g] - most);
-            total += s[u][g];
-        }
-        now.total[g] = total;
-#pragma unroll
-        for (int i = 0; i < VECTOR; i++) now.sum[g][i] *= old;
-    }
-}
-
-template <class E, int G, int U>
-static __device__ __forceinline__ void add_values(running<G> &now, const float (&s)[U][G],
-                                                  const pack<E> (&v)[U])
-{
-#pragma unroll
-    for (int u = 0; u < U; u++) {
-        float x[VECTOR];
-        widen(x, v[u]);
-#pragma unroll
-        for (int g = 0; g < G; g++)
-#pragma unroll
-            for (int i = 0; i < VECTOR; i++) now.sum[g][i] = fmaf(s[u][g], x[i], now.sum[g][i]);
-    }
-}
-
-/* The lane groups of a warp brought together, and left in shared memory. */
-template <class E, int G, int L>
-static __device__ __forceinline__ void leave_warp(block_memory<E, G, L> &shared, running<G> &now)
-{
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-#pragma unroll
-    for (int g = 0; g < G; g++) {
-        float most = now.most[g];
-#pragma unroll
-        for (int offset = L; offset < 32; offset <<= 1)
-            most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, offset));
-        float factor = exp2_approx(now.most[g] - most), total = now.total[g] * factor;
-#pragma unroll
-        for (int i = 0; i < VECTOR; i++) now.sum[g][i] *= factor;
-#pragma unroll
-        for (int offset = L; offset < 32; offset <<= 1) {
-            total += __shfl_xor_sync(0xffffffffu, total, offset);
-#pragma unroll
-            for (int i = 0; i < VECTOR; i++)
-                now.sum[g][i] += __shfl_xor_sync(0xffffffffu, now.sum[g][i], offset);
-        }
-        const float *x = now.sum[g];
-        if (lane < L) {
-            shared.sum[warp][g][2 * lane] = make_float4(x[0], x[1], x[2], x[3]);
-            shared.sum[warp][g][2 * lane + 1] = make_float4(x[4], x[5], x[6], x[7]);
-        }
-        if (lane == 0) {
-            shared.most[warp][g] = most;
-            shared.total[warp][g] = total;
-        }
-    }
-}
+#include "ops/attention_softmax.cuh"
 
 /* ---- The kernel ---------------------------------------------------------------------------------------------- */
 
@@ -138,61 +30,28 @@ template <class E, int G, int L>
 static __global__ void __launch_bounds__(THREADS, blocks_per_sm<E, G>())
     attend(const __grid_constant__ attend_args d)
 {
-    using reader = tile_reader<E, L>;
-    constexpr int U = reader::UNROLL;
     block_memory<E, G, L> &shared = block_shared<block_memory<E, G, L>>();
     kernel_begins();
     const kv_layer &kv = d.op.attention.kv;
-    block_heads b = heads_of_block(d);
+    const block_place place = {(int)blockIdx.x, (int)blockIdx.y, (int)blockIdx.z, (int)gridDim.y};
+    block_heads b = heads_of_column(d, place.column);
     head_pairs w = item_weights(d, threadIdx.x / 32, b.n);
     bool early = d.op.k; /* the step's arrays and earlier K and V are older than the step's first kernel */
     if (!early) kernel_waits();
     job j;
-    if (!find_job(j, d)) {
+    if (!find_job(j, d, place)) {
         if (early) kernel_waits();
         return;
     }
-    reader cache(d, j, b.kv);
-    pack<E> k[U], v[U];
-    int tile = j.origin, page = cache.page_of(tile), next_page = cache.page_of(tile + reader::TILE);
-    cache.load(k, kv.k_pool, tile, page);
-    cache.load(v, kv.v_pool, tile, page);
+    tile_reader<E, L> cache(d, j, b.kv);
+    next_tile<E, L> tile;
+    ask_first_tile(tile, cache, kv, j);
     if (early) kernel_waits();
-    prepare_heads(shared, d, j, b, w);
+    prepare_heads(shared, d, j, b, w, stored_heads(d, j, b));
     __syncthreads();
-    running<G> now;
-    float q[G][VECTOR];
-#pragma unroll
-    for (int g = 0; g < G; g++) {
-        now.most[g] = LOWEST;
-        now.total[g] = 0;
-#pragma unroll
-        for (int i = 0; i < VECTOR; i++) {
-            now.sum[g][i] = 0;
-            q[g][i] = g < b.n && cache.c + i < kv.C ? shared.q[g][cache.c + i] : 0;
-        }
-    }
-    while (tile < j.end) {
-        int position = tile + cache.row, after = tile + reader::TILE;
-        if (after > j.fresh)
-#pragma unroll
-            for (int u = 0; u < U; u++)
-                if (position + u * reader::PER_LOAD == j.fresh) {
-                    k[u] = *(const pack<E> *)(shared.fresh_k + cache.c);
-                    v[u] = *(const pack<E> *)(shared.fresh_v + cache.c);
-                }
-        float s[U][G];
-        score<E, G, L, U>(s, q, k, position, reader::PER_LOAD, j.begin, j.end);
-        cache.load(k, kv.k_pool, after, next_page);
-        weigh(now, s);
-        add_values(now, s, v);
-        cache.load(v, kv.v_pool, after, next_page);
-        next_page = cache.page_of(after + reader::TILE);
-        tile = after;
-    }
-    leave_warp(shared, now);
+    attend_tiles(shared, tile, cache, kv, j, b, [](int) {});
     __syncthreads();
-    write_out(shared, d, j, b);
+    write_out(shared, d, j, b, place);
 }
 
 /* ---- Launch -------------------------------------------------------------------------------------------------- */

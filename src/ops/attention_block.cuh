@@ -29,6 +29,12 @@ typedef struct {
     int by_token;      /* tokens of rows with more than one, instead of rows with one */
 } attend_args;
 
+/* Which part of it is this block's. A column is a kv head's group of query heads. */
+typedef struct {
+    int split, column, row; /* by_token: split is the token */
+    int columns;
+} block_place;
+
 /* One row's or token's split, in absolute positions. */
 typedef struct {
     int row, token;
@@ -38,16 +44,11 @@ typedef struct {
     int splits;     /* that have something to do */
 } job;
 
-/* false: nothing to do. */
-static __device__ __forceinline__ bool find_job(job &j, const attend_args &d)
+/* The split's positions, of those below visible_end; false: it has none. */
+static __device__ __forceinline__ bool find_split(job &j, const attend_args &d, int window, int split,
+                                                  int visible_end)
 {
-    const op_attention_args &a = d.op.attention;
-    j.row = d.by_token ? row_of(a.row_start, a.R, (int)blockIdx.x) : (int)blockIdx.z;
-    int first = a.row_start[j.row], past = a.row_start[j.row + 1], length = a.kv_len[j.row];
-    j.token = d.by_token ? (int)blockIdx.x : first;
-    if ((past - first > 1) != (d.by_token != 0) || past == first) return false;
-    int split = d.by_token ? 0 : (int)blockIdx.x, visible_end = length - (past - j.token) + 1;
-    int visible = a.window > 0 ? max(0, visible_end - a.window) : 0;
+    int visible = window > 0 ? max(0, visible_end - window) : 0;
     int start = visible & -SPLIT_STEP, count = visible_end - start, step = SPLIT_STEP;
     j.splits = (count + SPLIT_STEP - 1) / SPLIT_STEP;
     if (j.splits > d.splits) {
@@ -62,21 +63,34 @@ static __device__ __forceinline__ bool find_job(job &j, const attend_args &d)
     return true;
 }
 
+/* false: nothing to do. */
+static __device__ __forceinline__ bool find_job(job &j, const attend_args &d, const block_place &at)
+{
+    const op_attention_args &a = d.op.attention;
+    j.row = d.by_token ? row_of(a.row_start, a.R, at.split) : at.row;
+    int first = a.row_start[j.row], past = a.row_start[j.row + 1], length = a.kv_len[j.row];
+    j.token = d.by_token ? at.split : first;
+    if ((past - first > 1) != (d.by_token != 0) || past == first) return false;
+    return find_split(j, d, a.window, d.by_token ? 0 : at.split, length - (past - j.token) + 1);
+}
+
 /* The heads of a block: query heads first .. first + n - 1 of kv head kv. */
 typedef struct {
     int kv, first, n;
+    bool writes; /* the fresh k and v into the cache: one block of the kv head's does */
 } block_heads;
 
-static __device__ __forceinline__ block_heads heads_of_block(const attend_args &d)
+static __device__ __forceinline__ block_heads heads_of_column(const attend_args &d, int column)
 {
     int ratio = d.op.attention.H / d.op.attention.kv.K;
     block_heads b;
-    b.kv = blockIdx.y;
+    b.kv = column;
     int offset = 0;
     if (d.groups > 1) {
-        b.kv = blockIdx.y / d.groups;
-        offset = (int)blockIdx.y % d.groups * d.heads;
+        b.kv = column / d.groups;
+        offset = column % d.groups * d.heads;
     }
+    b.writes = offset == 0;
     b.first = b.kv * ratio + offset;
     b.n = min(d.heads, ratio - offset);
     return b;
@@ -121,10 +135,33 @@ static __device__ __forceinline__ void keep_fresh(E *shared, E *cache, bool writ
     for (int c = C + lane; c < padded; c += 32) shared[c] = narrow<E>(0);
 }
 
-/* q's heads into shared memory, and k and v of a fresh position there and into the cache: a warp per head. */
-template <class E, int G, int L>
+/* Heads as the products left them in memory. */
+struct stored_heads {
+    const attend_args &d;
+    size_t q, kv; /* where the block's first query head and its kv head begin */
+
+    __device__ __forceinline__ stored_heads(const attend_args &d, const job &j, const block_heads &b) : d(d)
+    {
+        size_t token = (size_t)j.token * d.op.attention.q_stride, C = d.op.attention.kv.C;
+        q = token + (size_t)b.first * C;
+        kv = token + (size_t)b.kv * C;
+    }
+
+    __device__ __forceinline__ head_pairs load(int item, int n, int C, rope_pairing pairing) const
+    {
+        const float *head = item < n    ? d.op.attention.q + q + (size_t)item * C
+                            : item == n ? d.op.k + kv
+                                        : d.op.v + kv;
+        return load_head(head, C, pairing);
+    }
+};
+
+/* q's heads into shared memory, and k and v of a fresh position there and into the cache: a warp per head. Items are n
+ * heads of q, then k, then v; heads.load gives one to a warp. */
+template <class E, int G, int L, class H>
 static __device__ __forceinline__ void prepare_heads(block_memory<E, G, L> &shared, const attend_args &d,
-                                                     const job &j, const block_heads &b, head_pairs w)
+                                                     const job &j, const block_heads &b, head_pairs w,
+                                                     const H &heads)
 {
     const op_attention_args &a = d.op.attention;
     int C = a.kv.C, half = C / 2, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -135,19 +172,15 @@ static __device__ __forceinline__ void prepare_heads(block_memory<E, G, L> &shar
     if (d.op.k && warp <= b.n)
         turn = load_turn(d.op.cos + (size_t)j.token * half, d.op.sin + (size_t)j.token * half, C);
     for (int item = warp; item < items; item += WARPS) {
-        size_t at = (size_t)j.token * a.q_stride;
-        const float *x = item < b.n    ? a.q + at + (size_t)(b.first + item) * C
-                         : item == b.n ? d.op.k + at + (size_t)b.kv * C
-                                       : d.op.v + at + (size_t)b.kv * C;
-        head_pairs h = load_head(x, C, d.op.pairing);
+        head_pairs h = heads.load(item, b.n, C, d.op.pairing);
         if (item != warp) w = item_weights(d, item, b.n);
         if (item < b.n ? d.op.q_norm != NULL : item == b.n && d.op.k_norm) norm_head(h, w, C, d.op.eps);
         if (d.op.k && item <= b.n) turn_head(h, turn);
         if (item >= b.n) {
             size_t to = pool_index(a.kv, slot, b.kv);
-            bool is_k = item == b.n, write = d.groups == 1 || blockIdx.y % d.groups == 0;
+            bool is_k = item == b.n;
             keep_fresh(is_k ? shared.fresh_k : shared.fresh_v, (E *)(is_k ? a.kv.k_pool : a.kv.v_pool) + to,
-                       write, h, C, L * VECTOR, d.op.pairing);
+                       b.writes, h, C, L * VECTOR, d.op.pairing);
             continue;
         }
 #pragma unroll

@@ -58,11 +58,11 @@ static __device__ __forceinline__ bool arrive_last(unsigned *counter, int blocks
 
 template <class E, int G, int L>
 static __device__ __forceinline__ void write_out(block_memory<E, G, L> &shared, const attend_args &d,
-                                                 const job &j, const block_heads &b)
+                                                 const job &j, const block_heads &b, const block_place &place)
 {
     constexpr int padded = L * VECTOR;
     const op_attention_args &a = d.op.attention;
-    int column = (int)(blockIdx.z * gridDim.y + blockIdx.y), first_block = column * d.splits;
+    int column = place.row * place.columns + place.column, first_block = column * d.splits;
     float2 *stats = d.partial_stats + (size_t)first_block * G;
     float *sums = d.partial_sums + (size_t)first_block * G * padded;
     float *out = a.out + (size_t)j.token * a.out_stride + (size_t)b.first * a.kv.C;
@@ -74,7 +74,7 @@ static __device__ __forceinline__ void write_out(block_memory<E, G, L> &shared, 
             out[(size_t)g * a.kv.C + c] = all.z / all.y;
             continue;
         }
-        size_t at = (size_t)blockIdx.x * G + g;
+        size_t at = (size_t)place.split * G + g;
         sums[at * padded + c] = all.z;
         if (c == 0) stats[at] = make_float2(all.x, all.y);
     }

@@ -10,17 +10,9 @@
  * The warps' sums meet in shared memory once per group of tiles.
  * RMSNorm: the weighted inputs are rounded without 1/rms, and the sums are scaled by it at the end. */
 #include "ops/linear_few.cuh"
+#include "ops/linear_stream.cuh"
 
-enum {
-    WARPS = 8,
-    THREADS = WARPS * 32,
-    LOADS = 4,                          /* 16-byte loads per lane and step */
-    STEP_COLS = WARPS * LOADS * 32,     /* 1024 columns per step of the block */
-    STAGE_BYTES = THREADS * LOADS * 16, /* 16 KB */
-    TILE_ROWS = 8,
-    COLS_PAD = 128, /* inputs are padded with zeros to a multiple of this */
-    PITCH_PAD = 32  /* then 64 bytes more, so that 8 lanes of two tokens meet different banks */
-};
+enum { PITCH_PAD = 32 }; /* 64 bytes, so that 8 lanes of two tokens meet different banks */
 
 typedef struct {
     const __nv_bfloat16 *w[LINEAR_MAX_PARTS];
@@ -67,20 +59,14 @@ static __device__ __forceinline__ const __nv_bfloat16 *lane_row(const few_args &
 {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, first, p = locate(a, tile, &first);
     int row = min(first + lane / 4, a.rows[p] - 1); /* past the end: read something, store nothing */
-    return a.w[p] + (size_t)row * a.cols + warp * (LOADS * 32) + lane % 4 * 8;
-}
-
-/* 16 bytes into shared memory, or zeros. */
-static __device__ __forceinline__ void copy_16(void *to, const void *from, bool there)
-{
-    async_copy_l2_128(shared_address(to), from, there ? 16 : 0);
+    return a.w[p] + (size_t)row * a.cols + warp * WARP_COLS + lane % 4 * 8;
 }
 
 /* The cursor's step into a stage of the ring, and on to the next. */
 static __device__ __forceinline__ void fetch(const few_args &a, cursor *c, uint4 *stage, int steps)
 {
     if (c->tile < c->last) {
-        int warp_column = c->step * STEP_COLS + threadIdx.x / 32 * (LOADS * 32);
+        int warp_column = c->step * STEP_COLS + threadIdx.x / 32 * WARP_COLS;
         int column = warp_column + threadIdx.x % 4 * 8;
         const __nv_bfloat16 *from = c->row + c->step * STEP_COLS;
 #pragma unroll
@@ -96,15 +82,11 @@ static __device__ __forceinline__ void fetch(const few_args &a, cursor *c, uint4
 
 /* ---- Inputs -------------------------------------------------------------------------------------------------- */
 
-static __device__ __forceinline__ uint2 narrow_4(float4 v)
-{
-    return make_uint2(narrow_pair(v.x, v.y, __nv_bfloat16()), narrow_pair(v.z, v.w, __nv_bfloat16()));
-}
-
 /* The norm's weights into shared memory, before the wait: they come from memory, not from a kernel. */
 static __device__ __forceinline__ void fetch_norm(const few_args &a, float *norm)
 {
-    for (int k = threadIdx.x * 4; a.norm && k < a.cols; k += THREADS * 4) copy_16(norm + k, a.norm + k, true);
+    for (int k = threadIdx.x * 4; a.norm && k < a.cols; k += STREAM_THREADS * 4)
+        copy_16(norm + k, a.norm + k, true);
     async_copy_commit();
 }
 
@@ -114,7 +96,7 @@ template <int TOKENS>
 static __device__ __forceinline__ void stage_inputs(const few_args &a, const float *in, const float *norm,
                                                     __nv_bfloat16 *x, float (*squares)[8])
 {
-    enum { AT_ONCE = 4, SHARE = THREADS / TOKENS };
+    enum { AT_ONCE = 4, SHARE = STREAM_THREADS / TOKENS };
     int t = threadIdx.x / SHARE, me = threadIdx.x % SHARE;
     int padded = (a.cols + COLS_PAD - 1) / COLS_PAD * COLS_PAD;
     if (t >= a.T) return;
@@ -185,7 +167,7 @@ static __device__ __forceinline__ float add_up(const few_args &a, const float *s
 {
     float total = 0;
 #pragma unroll
-    for (int w = 0; w < WARPS; w++) total += sums[w * a.group_sums + i];
+    for (int w = 0; w < STREAM_WARPS; w++) total += sums[w * a.group_sums + i];
     return total;
 }
 
@@ -205,39 +187,6 @@ static __device__ __forceinline__ void finish(const few_args &a, const result &r
 
 /* ---- The kernel ---------------------------------------------------------------------------------------------- */
 
-/* One step: this lane's LOADS x 16 bytes against the inputs of the token that it holds. */
-static __device__ __forceinline__ void multiply_step(float (&sum)[LOADS][4], const uint4 *stage,
-                                                     const __nv_bfloat16 *x, bool has_token)
-{
-    uint4 w[LOADS], in[LOADS];
-#pragma unroll
-    for (int i = 0; i < LOADS; i++) {
-        w[i] = stage[i * 32];
-        in[i] = make_uint4(0, 0, 0, 0);
-        if (has_token) in[i] = *(const uint4 *)(x + i * 32);
-    }
-#pragma unroll
-    for (int i = 0; i < LOADS; i++) {
-        uint32_t x_low[4] = {in[i].x, 0, in[i].y, 0};
-        mma_16x8x16(sum[i], x_low, w[i].x, w[i].y, __nv_bfloat16());
-    }
-#pragma unroll
-    for (int i = 0; i < LOADS; i++) {
-        uint32_t x_high[4] = {in[i].z, 0, in[i].w, 0};
-        mma_16x8x16(sum[i], x_high, w[i].z, w[i].w, __nv_bfloat16());
-    }
-}
-
-/* The warp's sums of one tile into its place in the group's buffer: [tile, token, row]. */
-static __device__ __forceinline__ void put_sums(float (&sum)[LOADS][4], float *to, bool has_token)
-{
-    float2 total = make_float2((sum[0][0] + sum[1][0]) + (sum[2][0] + sum[3][0]),
-                               (sum[0][1] + sum[1][1]) + (sum[2][1] + sum[3][1]));
-    if (has_token) *(float2 *)to = total;
-#pragma unroll
-    for (int i = 0; i < LOADS; i++) sum[i][0] = sum[i][1] = sum[i][2] = sum[i][3] = 0;
-}
-
 /* Sums of squares of a token by warp: read 16 bytes at a time. */
 template <int TOKENS> struct token_squares {
     alignas(16) float of[TOKENS][8];
@@ -247,14 +196,14 @@ template <int TOKENS> struct token_squares {
 template <int STAGES, int TOKENS>
 static __global__ void __maxnreg__(72) few(const __grid_constant__ few_args a)
 {
-    enum { GROUP = THREADS / TILE_ROWS / TOKENS, SHARE = THREADS / TOKENS };
+    enum { GROUP = STREAM_THREADS / TILE_ROWS / TOKENS, SHARE = STREAM_THREADS / TOKENS };
     unsigned char *shared = dynamic_shared<128>();
     float(&squares)[TOKENS][8] = block_shared<token_squares<TOKENS>>().of;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, token = lane / 4;
     uint4 *const ring = (uint4 *)shared + warp * (LOADS * 32) + lane, *stage = ring;
     float *sums =
         (float *)(shared + STAGES * STAGE_BYTES); /* two buffers [warp][tile, token, row], used in turn */
-    float *norm = sums + 2 * WARPS * a.group_sums;
+    float *norm = sums + 2 * STREAM_WARPS * a.group_sums;
     __nv_bfloat16 *x = (__nv_bfloat16 *)(norm + (a.norm ? a.pitch : 0));
     int per_unit = a.gated ? 2 : 1, steps = (a.cols + STEP_COLS - 1) / STEP_COLS;
     int first = (int)((long long)blockIdx.x * a.units / gridDim.x) * per_unit;
@@ -269,7 +218,7 @@ static __global__ void __maxnreg__(72) few(const __grid_constant__ few_args a)
     int input_row = min((int)threadIdx.x / SHARE, a.T - 1);
     const float *in = a.in + (size_t)input_row * a.in_stride + threadIdx.x % SHARE * 4;
     const bool has_token = token < a.T;
-    const int warp_cols = warp * (LOADS * 32);
+    const int warp_cols = warp * WARP_COLS;
     const __nv_bfloat16 *lane_x = x + token * a.pitch + warp_cols + lane % 4 * 8;
     float *const my_sums = sums + warp * a.group_sums + token * TILE_ROWS + lane % 4 * 2;
     async_copy_wait<STAGES>();
@@ -284,7 +233,7 @@ static __global__ void __maxnreg__(72) few(const __grid_constant__ few_args a)
     float sum[LOADS][4] = {};
     int buffer = 0;
     for (int group = first; group < last; group += GROUP) {
-        int tiles = min((int)GROUP, last - group), offset = buffer * WARPS * a.group_sums;
+        int tiles = min((int)GROUP, last - group), offset = buffer * STREAM_WARPS * a.group_sums;
         float *to = my_sums + offset;
         if (group != first) {
             r = place_result<TOKENS>(a, group, tiles);
@@ -295,7 +244,11 @@ static __global__ void __maxnreg__(72) few(const __grid_constant__ few_args a)
 #pragma unroll 1
             for (int column = 0; column < a.cols; column += STEP_COLS) {
                 async_copy_wait<STAGES - 1>();
-                if (column + warp_cols < a.cols) multiply_step(sum, stage, lane_x + column, has_token);
+                if (column + warp_cols < a.cols) {
+                    uint4 in[LOADS];
+                    load_inputs(in, lane_x + column, has_token);
+                    multiply_step<32>(sum, stage, in);
+                }
                 fetch(a, &c, stage, steps);
                 stage += STAGE_BYTES / 16;
                 if (stage == ring + STAGES * (STAGE_BYTES / 16)) stage = ring;
@@ -315,18 +268,18 @@ static void launch_stages(const few_args &a, size_t rest, int blocks, const cuda
 {
     size_t shared = (size_t)STAGES * STAGE_BYTES + rest;
     cudaFuncSetAttribute(few<STAGES, TOKENS>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
-    launch(cuda, few<STAGES, TOKENS>, dim3((unsigned)blocks), THREADS, shared, a);
+    launch(cuda, few<STAGES, TOKENS>, dim3((unsigned)blocks), STREAM_THREADS, shared, a);
 }
 
 /* As many stages as the block has steps, at most 6: a ring no larger than needed leaves room for the next kernel's. */
 template <int TOKENS> static bool start(few_args *a, const cuda_context *cuda)
 {
-    const int group = THREADS / TILE_ROWS / TOKENS;
+    const int group = STREAM_THREADS / TILE_ROWS / TOKENS;
     int blocks = a->units < cuda->multiprocessors ? a->units : cuda->multiprocessors;
     int tiles = (a->units + blocks - 1) / blocks * (a->gated ? 2 : 1);
     int stages = tiles * ((a->cols + STEP_COLS - 1) / STEP_COLS);
     a->group_sums = (tiles < group ? tiles : group) * TOKENS * TILE_ROWS;
-    size_t rest = 2 * WARPS * sizeof(float) * (size_t)a->group_sums +
+    size_t rest = 2 * STREAM_WARPS * sizeof(float) * (size_t)a->group_sums +
                   (a->norm ? sizeof(float) : 0) * (size_t)a->pitch +
                   (size_t)TOKENS * (size_t)a->pitch * sizeof(__nv_bfloat16);
     if (rest + 1024 + 2 * STAGE_BYTES > (size_t)cuda->shared_bytes) return false;

@@ -1,5 +1,5 @@
 /* RoPE on the GPU: the table once per step, then every head of q and k in place. One block per token. */
-#include "ops/cuda.cuh"
+#include "ops/rope.cuh"
 
 static __global__ void rope_table(op_rope_table_args a)
 {
@@ -7,11 +7,9 @@ static __global__ void rope_table(op_rope_table_args a)
     kernel_waits();
     int t = blockIdx.x, half = a.C / 2;
     for (int i = threadIdx.x; i < half; i += blockDim.x) {
-        float angle = __fmul_rn((float)a.pos[t], a.inv_freq[i]); /* rounded to float32, as in the reference */
-        double s, c;
-        sincos((double)angle, &s, &c);
-        a.cos[(size_t)t * half + i] = a.scale * (float)c;
-        a.sin[(size_t)t * half + i] = a.scale * (float)s;
+        float2 turn = rope_turn(a.pos[t], a.inv_freq[i], a.scale);
+        a.cos[(size_t)t * half + i] = turn.x;
+        a.sin[(size_t)t * half + i] = turn.y;
     }
 }
 
