@@ -107,6 +107,24 @@ static void launch_clusters(const cuda_context *cuda, void (*kernel)(P...), dim3
                        P(args)...); /* an error stays, and the backend reports it after the step */
 }
 
+/* All blocks run at once, or the launch fails: they may wait for each other. Not programmatic. */
+template <class... P, class... A>
+static void launch_cooperative(const cuda_context *cuda, void (*kernel)(P...), unsigned blocks,
+                               unsigned threads, size_t shared, A... args)
+{
+    cudaLaunchAttribute attribute = {};
+    cudaLaunchConfig_t config = {};
+    attribute.id = cudaLaunchAttributeCooperative;
+    attribute.val.cooperative = 1;
+    config.gridDim = dim3(blocks);
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared;
+    config.stream = cuda->stream;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    cudaLaunchKernelEx(&config, kernel, P(args)...);
+}
+
 template <class... P, class... A>
 static void launch(const cuda_context *cuda, void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared,
                    A... args)

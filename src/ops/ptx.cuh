@@ -168,12 +168,115 @@ static __device__ __forceinline__ unsigned increment_wrapping(unsigned *counter,
     return before;
 }
 
+/* Words of two halves, {value, tag}, that blocks of one kernel hand to each other: each is written and read whole, and
+ * orders nothing else (posts.cuh). Words are at multiples of 8 bytes, pairs of them at multiples of 16. */
+static __device__ __forceinline__ void post_word(uint64_t *to, uint32_t value, uint32_t tag)
+{
+    uint64_t word = (uint64_t)tag << 32 | value;
+    asm volatile("st.relaxed.gpu.global.b64 [%0], %1;" ::"l"(to), "l"(word) : "memory");
+}
+
+/* {value, tag} of a word, and {value, tag, value, tag} of two. */
+static __device__ __forceinline__ uint2 posted_word(const uint64_t *from)
+{
+    uint64_t word;
+    asm volatile("ld.relaxed.gpu.global.b64 %0, [%1];" : "=l"(word) : "l"(from) : "memory");
+    return make_uint2((uint32_t)word, (uint32_t)(word >> 32));
+}
+static __device__ __forceinline__ uint4 posted_pair(const uint64_t *from)
+{
+    uint64_t low, high;
+    asm volatile("ld.relaxed.gpu.global.v2.b64 {%0, %1}, [%2];"
+                 : "=l"(low), "=l"(high)
+                 : "l"(from)
+                 : "memory");
+    return make_uint4((uint32_t)low, (uint32_t)(low >> 32), (uint32_t)high, (uint32_t)(high >> 32));
+}
+
+/* Called by all lanes of a warp before they look at words again that were not there yet. */
+static __device__ __forceinline__ void before_next_look(void) {}
+
 /* Nanoseconds, the same clock on the whole GPU; it may advance in steps of a microsecond. */
 static __device__ __forceinline__ uint64_t global_timer(void)
 {
     uint64_t ns;
     asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(ns));
     return ns;
+}
+
+/* ---- Barriers in shared memory, and copies that arrive at them (9.0; nothing happens below) ------------------------ */
+
+/* A barrier is 8 bytes, at a multiple of 8. A phase of it ends when `count` arrivals and all expected bytes have come; phases
+ * have parity 0, 1, 0, .. */
+static __device__ __forceinline__ void mbarrier_init(uint32_t barrier, int count)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
+#endif
+}
+
+/* Barriers that this thread has made can be used by others behind the next __syncthreads, and by copies. */
+static __device__ __forceinline__ void mbarriers_made(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
+}
+
+static __device__ __forceinline__ void mbarrier_arrive(uint32_t barrier)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+#endif
+}
+
+/* Arrives, and the phase ends not before so many bytes have been copied. */
+static __device__ __forceinline__ void mbarrier_arrive_expecting(uint32_t barrier, int bytes)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+                 : "memory");
+#endif
+}
+
+/* Waits for the end of the current or the last phase of this parity; parity 1 of a new barrier has ended. All lanes. */
+static __device__ __forceinline__ void mbarrier_wait(uint32_t barrier, uint32_t parity)
+{
+#if __CUDA_ARCH__ >= 900
+    uint32_t ended;
+    do {
+        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+                     "selp.u32 %0, 1, 0, p;\n}"
+                     : "=r"(ended)
+                     : "r"(barrier), "r"(parity)
+                     : "memory");
+    } while (!ended);
+#endif
+}
+
+/* Bytes of global into shared memory, all multiples of 16, which arrive at a barrier that expects them. */
+static __device__ __forceinline__ void bulk_copy(uint32_t to, const void *from, int bytes, uint32_t barrier)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+        "l"(from), "r"(bytes), "r"(barrier)
+        : "memory");
+#endif
+}
+
+/* L2 fetches so many bytes of global memory, a multiple of 16 at a multiple of 16. */
+static __device__ __forceinline__ void bulk_fetch_into_l2(const void *from, int bytes)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+#endif
+}
+
+/* __syncthreads for the first THREADS threads of a block, whole warps; the others do not come. */
+template <int THREADS> static __device__ __forceinline__ void first_threads_meet(void)
+{
+    asm volatile("bar.sync 1, %0;" ::"n"(THREADS) : "memory");
 }
 
 /* ---- Clusters of blocks (9.0; nothing happens below) --------------------------------------------------------- */

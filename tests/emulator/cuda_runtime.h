@@ -319,6 +319,7 @@ enum cudaError {
     cudaErrorNoKernelImageForDevice = 209,
     cudaErrorNotReady = 600,
     cudaErrorIllegalAddress = 700,
+    cudaErrorCooperativeLaunchTooLarge = 720,
     cudaErrorSystemNotReady = 802,
     cudaErrorSystemDriverMismatch = 803,
     cudaErrorCompatNotSupportedOnDevice = 804
@@ -355,6 +356,7 @@ struct cudaFuncAttributes {
 };
 
 enum cudaLaunchAttributeID {
+    cudaLaunchAttributeCooperative = 2,
     cudaLaunchAttributeClusterDimension = 4,
     cudaLaunchAttributeProgrammaticStreamSerialization = 6
 };
@@ -363,6 +365,7 @@ struct cudaLaunchAttribute {
     cudaLaunchAttributeID id;
     union {
         int programmaticStreamSerializationAllowed;
+        int cooperative;
         struct {
             unsigned x, y, z;
         } clusterDim;

@@ -7,6 +7,7 @@
 #include <cstdarg>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #if defined __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 #endif
@@ -48,7 +49,7 @@ enum { LANES = 32, STACK_BYTES = 128 * 1024, STACK_MARK = 0x5afe, SHARED_SPAN = 
 
 int code_major = 9;
 
-enum class state { ready, at_warp, at_block, at_cluster, at_grid, ended };
+enum class state { ready, at_warp, at_block, at_first, at_cluster, at_grid, looking, ended };
 
 struct pending_copy {
     void *to;
@@ -84,8 +85,25 @@ struct shared_variable {
     size_t alignment, bytes;
 };
 
+/* In shared memory, by its address. */
+struct memory_barrier {
+    int count, missing; /* arrivals of a phase, and those that have not come */
+    long bytes;         /* expected and not copied yet */
+    uint32_t phase;
+};
+
+struct bulk_transfer {
+    void *to;
+    const void *from;
+    int bytes;
+    uint32_t barrier;
+};
+
 struct block {
     uint3 index;
+    std::map<uint32_t, memory_barrier> barriers;
+    std::vector<bulk_transfer> transfers; /* on their way */
+    int first_threads;                    /* that meet */
     std::vector<thread> threads;
     std::vector<warp> warps;
     std::vector<shared_variable> shared; /* in the order in which they are first asked for */
@@ -243,6 +261,13 @@ static void release(thread &t)
 
 /* ---- Meetings ------------------------------------------------------------------------------------------------ */
 
+static bool some_look(const warp &w)
+{
+    for (int l = 0; l < w.n; l++)
+        if (at_block->threads[(size_t)(w.first + l)].now == state::looking) return true;
+    return false;
+}
+
 /* Runs the ready lanes of a warp until all have stopped; true: some were ready. */
 static bool run_warp(warp &w)
 {
@@ -252,7 +277,7 @@ static bool run_warp(warp &w)
     choose_lane(w);
     emulator_switch(&scheduler, self().stack_at);
     running = NULL;
-    if (w.at_instruction > 0)
+    if (w.at_instruction > 0 && !some_look(w))
         fail("%d of 32 lanes are at an instruction of the whole warp", w.at_instruction);
     return true;
 }
@@ -295,12 +320,24 @@ static bool has(const cluster &c, state s)
     return false;
 }
 
+static bool first_have_met(const block &b)
+{
+    int there = 0;
+    for (const thread &t : b.threads) there += t.now == state::at_first;
+    return there > 0 && there == b.first_threads;
+}
+
 static bool open_barriers(cluster &c)
 {
     bool opened = false, all = true;
     for (block &b : c.blocks) {
         if (all_in(b, state::at_block)) {
             wake(b, state::at_block);
+            b.times.met = meeting_time();
+            opened = true;
+        }
+        if (first_have_met(b)) {
+            wake(b, state::at_first);
             b.times.met = meeting_time();
             opened = true;
         }
@@ -314,9 +351,25 @@ static bool open_barriers(cluster &c)
     return opened || all;
 }
 
+static uint64_t words_written; /* by all threads so far */
+
+enum {
+    IDLE_ROUNDS = 1000
+}; /* in which threads only look for what others write, and then they wait for ever */
+
+static bool wake_looking(cluster &c)
+{
+    bool some = has(c, state::looking);
+    if (some)
+        for (block &b : c.blocks) wake(b, state::looking);
+    return some;
+}
+
 /* Runs a cluster until its threads have ended or wait for the kernels ahead; these have ended: to its end. */
 static void run_cluster(cluster &c, bool ahead_ended)
 {
+    int idle = 0;
+    uint64_t before = 0;
     at_cluster = &c;
     blockDim = c.of->block;
     gridDim = c.of->grid;
@@ -328,9 +381,14 @@ static void run_cluster(cluster &c, bool ahead_ended)
         for (size_t i = 0; i < c.blocks.size(); i++)
             moved = run_block(c.blocks[(i + turn) % c.blocks.size()]) || moved;
         moved = open_barriers(c) || moved || (ahead_ended && has(c, state::at_grid));
-        if (moved) continue;
+        bool looked = wake_looking(c);
+        idle = looked && words_written == before ? idle + 1 : 0;
+        before = words_written;
+        if (idle > IDLE_ROUNDS) fail("threads look for words that nobody writes");
+        if (moved || looked) continue;
         if (has(c, state::at_grid)) break;
-        if (has(c, state::at_block) || has(c, state::at_cluster) || has(c, state::at_warp))
+        if (has(c, state::at_first) || has(c, state::at_block) || has(c, state::at_cluster) ||
+            has(c, state::at_warp))
             fail("threads wait at a barrier that others do not reach");
         break;
     }
@@ -455,6 +513,13 @@ void meet_block()
     stop(state::at_block);
 }
 
+void meet_first(int threads)
+{
+    if (at_thread >= threads) fail("a thread meets the first %d and is none of them", threads);
+    at_block->first_threads = threads;
+    stop(state::at_first);
+}
+
 void meet_cluster()
 {
     if (code_major < 9) fail("this kernel's code has no clusters");
@@ -543,6 +608,72 @@ void *memory_of_block(uint32_t address, int rank, size_t bytes)
     return memory_in(b, address, bytes);
 }
 
+static memory_barrier &barrier_at(uint32_t address)
+{
+    auto found = at_block->barriers.find(address);
+    if (found == at_block->barriers.end()) fail("there is no barrier at %u", address);
+    return found->second;
+}
+
+static void end_phase_if_complete(memory_barrier &b)
+{
+    if (b.missing > 0 || b.bytes != 0) return;
+    b.missing = b.count;
+    b.phase++;
+}
+
+void barrier_init(uint32_t barrier, int count)
+{
+    memory_at(barrier, 8);
+    at_block->barriers[barrier] = memory_barrier{count, count, 0, 0};
+}
+
+void barrier_arrive(uint32_t barrier, int expected_bytes)
+{
+    memory_barrier &b = barrier_at(barrier);
+    words_written++;
+    if (b.missing-- == 0) fail("more arrive at a barrier than it waits for");
+    b.bytes += expected_bytes;
+    end_phase_if_complete(b);
+}
+
+/* What was to be copied is, by whoever waits for it. */
+static void finish_transfers(uint32_t barrier)
+{
+    std::vector<bulk_transfer> &all = at_block->transfers;
+    for (size_t i = 0; i < all.size();) {
+        if (all[i].barrier != barrier) {
+            i++;
+            continue;
+        }
+        memcpy(all[i].to, all[i].from, (size_t)all[i].bytes);
+        barrier_at(barrier).bytes -= all[i].bytes;
+        all.erase(all.begin() + (long)i);
+    }
+    end_phase_if_complete(barrier_at(barrier));
+}
+
+void barrier_wait(uint32_t barrier, uint32_t parity)
+{
+    for (;;) {
+        memory_barrier &b = barrier_at(barrier);
+        if (b.missing == 0) finish_transfers(barrier);
+        if ((b.phase & 1) != parity) break;
+        stop(state::looking);
+    }
+    meet_warp(NULL, NULL);
+}
+
+void bulk_copy(uint32_t to, const void *from, int bytes, uint32_t barrier)
+{
+    if (bytes <= 0 || bytes % 16 || (uintptr_t)from % 16 || to % 16)
+        fail("a copy of %d misaligned bytes", bytes);
+    memory_at(to + (uint32_t)bytes - 16, 16);
+    bulk_transfer t = {memory_at(to, 16), from, bytes, barrier};
+    memset(t.to, 0xff, (size_t)bytes); /* they may arrive at any time from now on */
+    at_block->transfers.push_back(t);
+}
+
 void copy_later(uint32_t to, const void *from, int bytes)
 {
     pending_copy c = {memory_at(to, 16), from, {}, bytes, false};
@@ -584,6 +715,18 @@ void copies_arrive(int groups_left)
 {
     if (groups_left < 0) copies_end_group();
     finish_copies(self(), groups_left < 0 ? 0 : (size_t)groups_left);
+}
+
+void let_others_run()
+{
+    if (!at_cluster->of->cooperative) fail("threads look for words of blocks that may not be running");
+    stop(state::looking);
+}
+
+void begin_word(const void *at, size_t bytes, bool write)
+{
+    words_written += write;
+    word_begins(at, bytes);
 }
 
 void begin_atomic(const void *at, size_t bytes, bool relaxed)

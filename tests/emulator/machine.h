@@ -4,6 +4,7 @@
  * What is played, and made as unkind as the rules allow:
  *  - the threads of a warp meet at shuffles, votes, matrix instructions; those of a block and a cluster at barriers.
  *    Between two meetings warps and lanes run in a pseudo-random order, one after the other;
+ *  - blocks of a cooperative grid run in turns, so that they can wait for what the others write; other blocks cannot;
  *  - with programmatic launch, a kernel begins as early as it may: before the kernels ahead of it have done their work,
  *    so that reading their results before cudaGridDependencySynchronize() gives wrong numbers;
  *  - shared memory begins as NaNs; asynchronous copies read at once or late, and arrive only when waited for;
@@ -36,6 +37,7 @@ struct kernel_launch {
     dim3 grid, block, cluster;
     size_t dynamic_shared, most_shared; /* most: with the kernel's own variables */
     bool programmatic;                  /* may begin before the kernels ahead of it have ended */
+    bool cooperative;                   /* all blocks run at once: the whole grid is one cluster here */
 };
 
 /* Compute capability, major, that the kernels are compiled for. Below 9 they have no waits for other kernels and no

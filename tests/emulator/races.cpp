@@ -187,6 +187,13 @@ void atomic_begins(const void *at, size_t bytes, block_times *block, bool relaxe
         {meeting_time(), covers, met, running->thread});
 }
 
+void word_begins(const void *at, size_t bytes)
+{
+    if (!looking || !running) return;
+    in_atomic = true;
+    note_access(at, bytes, true);
+}
+
 void fence(accessor *who, block_times *block)
 {
     who->fenced = meeting_time();

@@ -49,6 +49,7 @@ void note_access(const void *at, size_t bytes, bool write);
 /* An atomic of `running`; accesses until atomic_ends are its own. It releases what its block wrote, and acquires; relaxed:
  * it releases what was written before the thread's last fence, and the thread's next fence acquires. */
 void atomic_begins(const void *at, size_t bytes, block_times *block, bool relaxed);
+void word_begins(const void *at, size_t bytes); /* of `running`, and orders nothing else at all */
 void fence(accessor *who, block_times *block);
 void atomic_ends();
 void grid_ended(uint32_t grid);

@@ -553,16 +553,24 @@ cudaError_t emulated_launch(const cudaLaunchConfig_t *config, const void *kernel
 {
     locked hold(lock);
     std::shared_ptr<kernel_launch> l(new kernel_launch{work, name, config->gridDim, config->blockDim, dim3(),
-                                                       config->dynamicSmemBytes, 0, false});
+                                                       config->dynamicSmemBytes, 0, false, false});
     for (unsigned i = 0; i < config->numAttrs; i++) {
         const cudaLaunchAttribute &a = config->attrs[i];
-        if (settings().major < 9) return leave(cudaErrorInvalidValue);
+        if (a.id == cudaLaunchAttributeCooperative)
+            l->cooperative = a.val.cooperative;
+        else if (settings().major < 9)
+            return leave(cudaErrorInvalidValue);
         if (a.id == cudaLaunchAttributeProgrammaticStreamSerialization)
             l->programmatic = a.val.programmaticStreamSerializationAllowed;
         if (a.id == cudaLaunchAttributeClusterDimension)
             l->cluster = dim3(a.val.clusterDim.x, a.val.clusterDim.y, a.val.clusterDim.z);
     }
     if (!valid(*l, kernel)) return leave(cudaErrorInvalidValue);
+    if (l->cooperative) {
+        if (l->grid.x * l->grid.y * l->grid.z > (unsigned)settings().multiprocessors)
+            return leave(cudaErrorCooperativeLaunchTooLarge); /* one block on each is what we count on */
+        l->cluster = l->grid;
+    }
     add(config->stream, {l, nullptr});
     return leave(cudaSuccess);
 }

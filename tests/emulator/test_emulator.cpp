@@ -110,6 +110,92 @@ static void blocks_of_a_cluster_see_each_other(void **)
     cudaFree(out);
 }
 
+/* ---- Blocks that wait for each other ------------------------------------------------------------------------- */
+
+static cudaError_t launch_cooperative(void (*kernel)(float *, uint64_t *), unsigned blocks, float *out,
+                                      uint64_t *words, bool cooperative = true)
+{
+    cudaLaunchAttribute with = {};
+    with.id = cudaLaunchAttributeCooperative;
+    with.val.cooperative = cooperative;
+    cudaLaunchConfig_t config = {dim3(blocks), dim3(64), 4096, stream, &with, 1};
+    return cudaLaunchKernelEx(&config, kernel, out, words);
+}
+
+/* Every block waits for the word of the next one, three times around. */
+static void pass_around(float *out, uint64_t *words)
+{
+    unsigned next = (blockIdx.x + 1) % gridDim.x;
+    float v = (float)blockIdx.x;
+    for (uint32_t tag = 1; tag <= 3; tag++) {
+        if (threadIdx.x == 0) post_word(words + tag * gridDim.x + blockIdx.x, __float_as_uint(v), tag);
+        uint2 got = posted_word(words + tag * gridDim.x + next);
+        while (__any_sync(0xffffffffu, got.y != tag)) {
+            before_next_look();
+            got = posted_word(words + tag * gridDim.x + next);
+        }
+        v = __uint_as_float(got.x) + 10;
+    }
+    out[blockIdx.x * 64 + threadIdx.x] = v;
+}
+
+static void blocks_of_a_cooperative_grid_exchange_words(void **)
+{
+    float *out = array(256), got[256], *words = array(2 * 16);
+    assert_int_equal(launch_cooperative(pass_around, 4, out, (uint64_t *)words), cudaSuccess);
+    read(got, out, 256);
+    for (int i = 0; i < 256; i++) assert_true(got[i] == (float)((i / 64 + 3) % 4 + 30));
+    assert_int_equal(launch_cooperative(pass_around, 5, out, (uint64_t *)words),
+                     cudaErrorCooperativeLaunchTooLarge);
+    cudaGetLastError();
+    cudaFree(out);
+    cudaFree(words);
+}
+
+/* The second warp sends rows of 16 bytes through two slots to the first, with room for one more of each. */
+static void send_through_slots(float *out, uint64_t *rows)
+{
+    enum { ROWS = 7, SLOT = 16 };
+    struct slots {
+        alignas(16) float slot[2][4];
+        uint64_t full[2], empty[2];
+    };
+    slots &s = block_shared<slots>();
+    if (threadIdx.x < 2) {
+        mbarrier_init(shared_address(&s.full[threadIdx.x]), 1);
+        mbarrier_init(shared_address(&s.empty[threadIdx.x]), 1);
+        mbarriers_made();
+    }
+    __syncthreads();
+    for (int i = 0; i < ROWS; i++) {
+        uint32_t full = shared_address(&s.full[i % 2]), empty = shared_address(&s.empty[i % 2]);
+        uint32_t round = (uint32_t)i / 2;
+        if (threadIdx.x < 32) {
+            mbarrier_wait(full, round & 1);
+            if (threadIdx.x < 4) out[i * 4 + threadIdx.x] = s.slot[i % 2][threadIdx.x];
+            first_threads_meet<32>();
+            if (threadIdx.x == 0) mbarrier_arrive(empty);
+        } else {
+            mbarrier_wait(empty, (round & 1) ^ 1);
+            if (threadIdx.x > 32) continue;
+            mbarrier_arrive_expecting(full, SLOT);
+            bulk_copy(shared_address(s.slot[i % 2]), rows + 2 * i, SLOT, full);
+        }
+    }
+}
+
+static void copies_arrive_at_barriers_that_are_waited_for(void **)
+{
+    float *out = array(28), *rows = array(28), want[28], got[28];
+    for (int i = 0; i < 28; i++) want[i] = (float)(i * i);
+    cudaMemcpyAsync(rows, want, sizeof want, cudaMemcpyHostToDevice, stream);
+    assert_int_equal(launch_cooperative(send_through_slots, 1, out, (uint64_t *)rows), cudaSuccess);
+    read(got, out, 28);
+    for (int i = 0; i < 28; i++) assert_true(got[i] == want[i]);
+    cudaFree(out);
+    cudaFree(rows);
+}
+
 /* ---- Copies and matrices ------------------------------------------------------------------------------------- */
 
 static void copy_through(float *out, const float *in, bool wait)
@@ -345,8 +431,26 @@ static void broken_rule_in(void (*kernel)(float *), const char *says)
     expect_end([=] { launch(true, 1, kernel, 1, 64, array(64)); }, says);
 }
 
+static void looks_for_words_of_nobody(float *out, uint64_t *words)
+{
+    while (__any_sync(0xffffffffu, posted_word(words).y != 1)) before_next_look();
+    out[threadIdx.x] = 0;
+}
+
+static void expect_waiting_to_end(bool cooperative, const char *says)
+{
+    expect_end(
+        [=] {
+            float *out = array(64), *words = array(2);
+            launch_cooperative(looks_for_words_of_nobody, 1, out, (uint64_t *)words, cooperative);
+        },
+        says);
+}
+
 static void broken_rules_end_the_process(void **)
 {
+    expect_waiting_to_end(false, "blocks that may not be running");
+    expect_waiting_to_end(true, "words that nobody writes");
     broken_rule_in(shuffle_of_some, "7 of 32 lanes are at an instruction");
     broken_rule_in(barrier_of_some, "threads wait at a barrier that others do not reach");
     broken_rule_in(misaligned_copy, "16 bytes at 8 of shared variable 0 are misaligned");
@@ -513,6 +617,8 @@ int main()
         cmocka_unit_test(warps_exchange_values),
         cmocka_unit_test(missing_barrier_gives_values_that_nobody_wrote),
         cmocka_unit_test(blocks_of_a_cluster_see_each_other),
+        cmocka_unit_test(blocks_of_a_cooperative_grid_exchange_words),
+        cmocka_unit_test(copies_arrive_at_barriers_that_are_waited_for),
         cmocka_unit_test(copies_arrive_when_they_are_waited_for),
         cmocka_unit_test(matrix_instructions_multiply),
         cmocka_unit_test(reads_before_the_wait_see_the_past),

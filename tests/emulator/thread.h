@@ -14,7 +14,11 @@ typedef void (*warp_function)(void *const *lanes);
 /* Waits for all 32 lanes, which must come with the same function; NULL: nothing is to be done. */
 void meet_warp(void *mine, warp_function together);
 void meet_block();
+void meet_first(int threads); /* the block's first threads */
 void meet_cluster();
+
+/* Between two looks at what another block of a cooperative grid will write; all lanes of a warp. */
+void let_others_run();
 
 void trigger_next();   /* the next kernel may begin */
 void wait_for_grids(); /* the kernels ahead have ended */
@@ -28,12 +32,20 @@ uint32_t address_of(const void *memory);
 void *memory_at(uint32_t address, size_t bytes);
 void *memory_of_block(uint32_t address, int rank, size_t bytes); /* of another block of the cluster */
 
+/* Barriers in shared memory, and copies that arrive at them when somebody waits there. All lanes of a warp wait. */
+void barrier_init(uint32_t barrier, int count);
+void barrier_arrive(uint32_t barrier, int expected_bytes);
+void barrier_wait(uint32_t barrier, uint32_t parity);
+void bulk_copy(uint32_t to, const void *from, int bytes, uint32_t barrier);
+
 void copy_later(uint32_t to, const void *from, int bytes);
 void copies_end_group();
 void copies_arrive(int groups_left); /* all but the last groups; < 0: all, ended or not */
 
 /* Around an atomic operation on `bytes` at `at`; relaxed: it orders nothing without fences. */
 void begin_atomic(const void *at, size_t bytes, bool relaxed);
+void begin_word(const void *at, size_t bytes,
+                bool write); /* a load or a store that orders nothing, fences or not */
 void end_atomic();
 void fence_memory();
 

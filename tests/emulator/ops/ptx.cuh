@@ -185,6 +185,65 @@ static inline unsigned increment_wrapping(unsigned *counter, unsigned most)
     return before;
 }
 
+/* What two words of one address say is never torn: one emulated thread runs at a time. */
+static inline void post_word(uint64_t *to, uint32_t value, uint32_t tag)
+{
+    if ((uintptr_t)to % 8) abort();
+    emulator::begin_word(to, sizeof *to, true);
+    *to = (uint64_t)tag << 32 | value;
+    emulator::end_atomic();
+}
+static inline uint2 posted_word(const uint64_t *from)
+{
+    if ((uintptr_t)from % 8) abort();
+    emulator::begin_word(from, sizeof *from, false);
+    uint64_t word = *from;
+    emulator::end_atomic();
+    return make_uint2((uint32_t)word, (uint32_t)(word >> 32));
+}
+static inline uint4 posted_pair(const uint64_t *from)
+{
+    if ((uintptr_t)from % 16) abort();
+    uint2 low = posted_word(from), high = posted_word(from + 1);
+    return uint4{low.x, low.y, high.x, high.y};
+}
+static inline void before_next_look(void)
+{
+    emulator::let_others_run();
+}
+
+static inline void mbarrier_init(uint32_t barrier, int count)
+{
+    emulator::barrier_init(barrier, count);
+}
+static inline void mbarriers_made(void) {}
+static inline void mbarrier_arrive(uint32_t barrier)
+{
+    emulator::barrier_arrive(barrier, 0);
+}
+static inline void mbarrier_arrive_expecting(uint32_t barrier, int bytes)
+{
+    emulator::barrier_arrive(barrier, bytes);
+}
+static inline void mbarrier_wait(uint32_t barrier, uint32_t parity)
+{
+    emulator::barrier_wait(barrier, parity);
+}
+static inline void bulk_copy(uint32_t to, const void *from, int bytes, uint32_t barrier)
+{
+    emulator::bulk_copy(to, from, bytes, barrier);
+}
+/* Memory that is not there must not be named; what it holds does not matter. */
+static inline void bulk_fetch_into_l2(const void *from, int bytes)
+{
+    if (bytes <= 0 || bytes % 16 || (uintptr_t)from % 16) abort();
+    (void)*(const volatile char *)from, (void)*((const volatile char *)from + bytes - 1);
+}
+template <int THREADS> static inline void first_threads_meet(void)
+{
+    emulator::meet_first(THREADS);
+}
+
 static inline void cluster_barrier(void)
 {
     emulator::meet_cluster();
