@@ -162,6 +162,14 @@ NVLLM_API nvllm_status nvllm_template_render(const char *source, const char *con
 
 typedef struct nvllm_engine nvllm_engine;
 
+/* How far a device's ops are put together, where it has such kernels and they take the model. Results differ by the order
+ * of float32 sums. */
+typedef enum {
+    NVLLM_FUSION_ON,  /* fused ops, and for one sequence all of a token's as one kernel */
+    NVLLM_FUSION_OPS, /* fused ops, a kernel or more for each */
+    NVLLM_FUSION_OFF  /* single ops */
+} nvllm_fusion;
+
 typedef struct {
     const char *device;    /* "auto" (the GPU if there is one), "cpu", "cuda", "cuda:N", "reference" */
     const char *isa;       /* CPU: "scalar", "avx2", "avx512"; NULL: the best this machine runs */
@@ -173,7 +181,7 @@ typedef struct {
     int32_t step_tokens; /* most tokens in one step, prompts and answers together; 0: 128, on a GPU 2,048 */
     int32_t queue;       /* requests that may wait; 0: 1,024 */
     bool no_prefix_cache; /* do not keep the pages of finished sequences for others that begin alike */
-    bool no_fusion;       /* run the single ops, also where the device has fused ones */
+    nvllm_fusion fusion;
 } nvllm_engine_options;
 
 /* NULL options: the defaults. Fails with figures when weights and KV cache do not fit into memory. */
@@ -299,6 +307,8 @@ typedef struct {
     const char
         *passed_over; /* why the device "auto" is not the GPU, a clause; NULL: it is, or was not asked for */
     const char *unfused; /* what of the model the device's fused ops do not take, a clause; NULL: nothing */
+    const char *
+        unchained; /* why a token of one sequence is not one kernel on a device that could, a clause; NULL: it is */
     const char *failure; /* the GPU failed: the sentence that all requests get; NULL: it works */
 } nvllm_stats;
 
@@ -331,7 +341,7 @@ typedef struct {
     const char *isa;     /* CPU: as in nvllm_engine_options */
     int32_t threads;
     int32_t step_tokens; /* prompt tokens in one step; 1: as in decoding; 0: 128 */
-    bool no_fusion;      /* run the device's single ops, not its fused ones */
+    nvllm_fusion fusion; /* layers are compared op by op, so ON is as OPS here */
     double bound;        /* largest relative error that passes; 0: by the weights' format, see below */
 } nvllm_check_options;
 

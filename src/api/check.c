@@ -155,7 +155,7 @@ static nvllm_status open_sides(check *c, const nvllm_check_options *options, nvl
     const char *other = strcmp(c->backend[1]->type->name, "cpu") == 0 ? "reference" : "cpu";
     st = backend_open(&c->backend[0], options->against ? options->against : other, &bo, err);
     if (!st) st = runner_open(&c->runner[0], c->model, c->backend[0], &ro, err);
-    ro.no_fusion = options->no_fusion;
+    ro.fusion = (fusion_mode)options->fusion; /* the same numbers */
     return st ? st : runner_open(&c->runner[1], c->model, c->backend[1], &ro, err);
 }
 

@@ -211,6 +211,7 @@ nvllm_stats nvllm_engine_stats(nvllm_engine *e)
 {
     const model *m = e->model->model;
     const runner *r = engine_runner(e->engine);
+    const fusion_report *f = runner_fusion(r);
     pthread_mutex_lock(&e->lock);
     engine_counts c = e->counts;
     int32_t kernels = e->kernels;
@@ -234,6 +235,7 @@ nvllm_stats nvllm_engine_stats(nvllm_engine *e)
                          .threads = e->backend->threads,
                          .device_id = e->backend->id,
                          .unfused = *e->unfused ? e->unfused : NULL,
+                         .unchained = *f->no_chain ? f->no_chain : NULL,
                          .failure = failure,
                          .passed_over = *e->backend->passed_over ? e->backend->passed_over : NULL,
                          .device = e->backend->type->name,

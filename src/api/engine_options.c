@@ -154,7 +154,7 @@ nvllm_status engine_options_resolve(engine_options *out, const nvllm_engine_opti
     int32_t longest = m->config.max_context;
     engine_options o = {.kv_type = model_default_kv_type(m),
                         .no_prefix_cache = from->no_prefix_cache,
-                        .no_fusion = from->no_fusion};
+                        .fusion = (fusion_mode)from->fusion};
     nvllm_status st = NVLLM_OK;
     if (from->context > longest)
         return error_set(err, NVLLM_ERR_LIMIT, "context is %d, and the model was made for at most %d tokens",

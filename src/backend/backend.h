@@ -42,6 +42,12 @@ typedef union {
     op_rope_attention_args rope_attention;
 } op_args;
 
+/* The first `ops` ops of a step of one token, which the device runs as one kernel; contexts (max_len) beyond `longest` are for
+ * the single ops, which are faster there. */
+typedef struct {
+    int32_t ops, longest;
+} op_chain;
+
 typedef struct {
     int threads;     /* CPU: 0: one per physical core */
     const char *isa; /* CPU: "scalar", "avx2", "avx512"; NULL: the best this machine runs */
@@ -100,6 +106,13 @@ typedef struct {
     void (*op[OP_COUNT])(backend *b, const op_args *args); /* fused ones may be NULL */
     /* Does the fused op take these weights? NULL: there are no fused ops. */
     bool (*can_fuse)(op_kind kind, const weight *const *parts, int32_t n_parts);
+    /* Chains, or NULL. chain_open looks at the list (fused ops) and at its args in a step of one token, of which a chain keeps all
+     * but the addresses of the step's arrays; *out NULL: there is none, and why_not, a clause, says why. chain_run: args of the
+     * chain's ops in this step. */
+    nvllm_status (*chain_open)(op_chain **out, backend *b, const op_kind *kinds, const op_args *args,
+                               int32_t n, char (*why_not)[BACKEND_CLAUSE], nvllm_error *err);
+    void (*chain_run)(backend *b, const op_chain *chain, const op_args *args);
+    void (*chain_close)(op_chain *chain);
     backend_limits (*measure)(backend *b); /* NULL: nothing to measure */
     /* The time of ops. mark: notes as number i (0, 1, ... below 2^30; again: anew) the moment at which everything before it has
      * ended; false: no memory. between: microseconds from mark i to mark j, both set before; waits for mark j.

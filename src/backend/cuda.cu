@@ -3,6 +3,7 @@
 extern "C" {
 #include "backend/cuda.h"
 }
+#include "backend/cuda_chain.cuh"
 #include "backend/cuda_fault.cuh"
 #include "backend/cuda_limits.cuh"
 #include "ops/cublaslt.cuh"
@@ -468,6 +469,9 @@ static backend_type make_type(void)
     t.op[OP_DRAW] = run_draw;
     t.op[OP_NORM_LINEAR] = run_norm_linear;
     t.op[OP_ROPE_ATTENTION] = run_rope_attention;
+    t.chain_open = cuda_chain_open;
+    t.chain_run = cuda_chain_run;
+    t.chain_close = cuda_chain_close;
     t.measure = cuda_measure;
     t.mark = cuda_mark;
     t.between = cuda_between;

@@ -209,7 +209,7 @@ static nvllm_status open_bench_engine(bench *b, const nvllm_model *model, const 
                                     .kv_bytes = args->kv_memory.value,
                                     .step_tokens = (int32_t)args->step_tokens.value,
                                     .queue = s->batch,
-                                    .no_fusion = args->no_fusion};
+                                    .fusion = (nvllm_fusion)args->fusion};
     nvllm_status st = nvllm_engine_open(&b->engine, model, &options, err);
     if (!st) report_engine(b->engine);
     return st;

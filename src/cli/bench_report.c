@@ -78,6 +78,7 @@ void bench_print_table(const bench_result *r)
     printf("memory    peak resident %.1f MB, KV cache %.1f MB, workspace %.1f MB\n",
            (double)r->peak_rss / 1e6, (double)r->engine.kv_bytes / 1e6,
            (double)r->engine.workspace_bytes / 1e6);
+    if (r->engine.unchained) printf("kernels   a token's ops are not one: %s\n", r->engine.unchained);
     printf("runs      batch of %d, %d tokens in the cache before generation, steps of up to %d tokens, "
            "median of "
            "%d\n\n",

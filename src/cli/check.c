@@ -86,7 +86,7 @@ static int check_layers(const nvllm_model *model, const cli_args *args, const in
                                    .isa = args->isa,
                                    .threads = (int32_t)args->threads.value,
                                    .step_tokens = (int32_t)args->step_tokens.value,
-                                   .no_fusion = args->no_fusion,
+                                   .fusion = (nvllm_fusion)args->fusion,
                                    .bound = args->bound.value};
     if (nvllm_check_layers(model, ids, n, &options, &json, &err)) return report_failure(&err);
     json_t *result = json_loads(json, 0, NULL);

@@ -22,7 +22,7 @@ typedef enum {
     OPTION_REAL,
     OPTION_LIST,
     OPTION_SIZE,
-    OPTION_OFF
+    OPTION_CHOICE /* one of the words of its metavariable, "on|ops|off": its number, an int */
 } option_kind;
 
 typedef struct {
@@ -64,7 +64,8 @@ typedef struct {
         max_buffer, max_answer;
     option_integer idle_timeout, drain_timeout, keepalive;
     option_list api_keys, cors;
-    bool no_fusion, no_prefix_cache, log_requests, log_prompts;
+    int fusion;
+    bool no_prefix_cache, log_requests, log_prompts;
     const char *contexts, *batches; /* bench: lists */
     bool op_times, measure_again;
     const char *output, *against; /* profile; check */
@@ -78,10 +79,11 @@ typedef struct {
     const char *name; /* long name, without dashes; NULL ends a table */
     char letter;      /* short name, or 0 */
     option_kind kind;
-    size_t offset;      /* of the field in cli_args; OPTION_SIZE: an option_integer, bytes */
-    const char *value;  /* placeholder in the help text; NULL for flags */
-    const char *help;   /* one line */
-    double least, most; /* OPTION_INTEGER and OPTION_REAL: accepted range */
+    size_t offset;       /* of the field in cli_args; OPTION_SIZE: an option_integer, bytes */
+    const char *value;   /* placeholder in the help text; NULL for flags */
+    const char *help;    /* one line */
+    double least, most;  /* OPTION_INTEGER and OPTION_REAL: accepted range */
+    const char *refusal; /* OPTION_CHOICE: what any other word is */
 } cli_option;
 
 enum { CLI_TABLES_MAX = 8 };

@@ -200,7 +200,7 @@ static nvllm_status plan_memory(const nvllm_model *model, const cli_args *args, 
                                     .context = (int32_t)args->context.value,
                                     .max_sequences = (int32_t)args->max_sequences.value,
                                     .kv_bytes = args->kv_memory.value,
-                                    .no_fusion = args->no_fusion};
+                                    .fusion = (nvllm_fusion)args->fusion};
     return nvllm_engine_plan(model, &options, text, err);
 }
 

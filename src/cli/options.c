@@ -27,8 +27,9 @@ const cli_option options_device[] = {
      "auto (the GPU where there is one), cpu, cuda, cuda:N, or reference (slow and plain)"},
     {"isa", 0, OPTION_TEXT, AT(isa), "NAME",
      "CPU instructions: scalar, avx2, avx512 (default: the best there are)"},
-    {"fusion", 0, OPTION_OFF, AT(no_fusion), "on|off",
-     "fused ops, where the device has them and they take the model (default on)"},
+    {"fusion", 0, OPTION_CHOICE, AT(fusion), "on|ops|off",
+     "put ops together where the device can: all of one sequence's token, neighbours, none (default on)",
+     .refusal = "is neither on, ops nor off"},
     {NULL},
 };
 
@@ -123,12 +124,18 @@ static bool store_size(option_integer *out, const char *text, const char **why)
     return true;
 }
 
-/* The field is what "off" makes true. */
-static bool store_off(bool *out, const char *text, const char **why)
+/* The number of the word among those of the metavariable. */
+static bool store_choice(int *out, const char *text, const cli_option *option, const char **why)
 {
-    *out = strcmp(text, "off") == 0;
-    if (*out || strcmp(text, "on") == 0) return true;
-    *why = "is neither on nor off";
+    const char *words = option->value;
+    size_t length = strlen(text);
+    for (int i = 0; *words; i++) {
+        size_t word = strcspn(words, "|");
+        *out = i;
+        if (word == length && strncmp(words, text, length) == 0) return true;
+        words += word + (words[word] == '|');
+    }
+    *why = option->refusal;
     return false;
 }
 
@@ -152,7 +159,7 @@ bool option_store(cli_args *args, const cli_option *option, const char *text, co
     case OPTION_REAL: return store_real(field, option, text, why);
     case OPTION_LIST: return store_item(field, text, why);
     case OPTION_SIZE: return store_size(field, text, why);
-    case OPTION_OFF: return store_off(field, text, why);
+    case OPTION_CHOICE: return store_choice(field, text, option, why);
     }
     return false;
 }

@@ -36,7 +36,7 @@ static serve_options make_options(const cli_args *args)
                                       .step_tokens = (int32_t)args->step_tokens.value,
                                       .queue = (int32_t)args->max_queue.value,
                                       .no_prefix_cache = args->no_prefix_cache,
-                                      .no_fusion = args->no_fusion},
+                                      .fusion = (nvllm_fusion)args->fusion},
                            .served_name = args->served_model_name,
                            .host = args->host ? args->host : "127.0.0.1",
                            .port = (int)or_default(args->port, 8000),

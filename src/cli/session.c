@@ -109,7 +109,7 @@ int open_engine(nvllm_engine **out, const nvllm_model *model, const cli_args *ar
                                     .context = (int32_t)args->context.value,
                                     .max_sequences = 1,
                                     .kv_bytes = args->kv_memory.value,
-                                    .no_fusion = args->no_fusion};
+                                    .fusion = (nvllm_fusion)args->fusion};
     const nvllm_tokenizer *tokenizer;
     int rc = open_engine_as(out, model, &options);
     if (!rc && !nvllm_model_tokenizer(model, &tokenizer, NULL)) report_tokenizer(tokenizer);

@@ -24,7 +24,7 @@ static runner_options runner_options_of(const model *m, const engine_options *o)
                             .pages = pages_for(o->kv_tokens),
                             .page_slots = PAGE_SLOTS,
                             .kv_type = o->kv_type,
-                            .no_fusion = o->no_fusion};
+                            .fusion = o->fusion};
 }
 
 memory_plan engine_plan(const model *m, backend *b, const engine_options *options)

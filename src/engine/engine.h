@@ -24,7 +24,8 @@ typedef struct {
     int32_t row_tokens;    /* most tokens of one row in one step; 0: no limit but the budget */
     int64_t kv_tokens;     /* tokens that the cache holds in all */
     dtype kv_type;
-    bool no_prefix_cache, no_fusion;
+    bool no_prefix_cache;
+    fusion_mode fusion;
 } engine_options;
 
 typedef enum {

@@ -11,9 +11,17 @@
 #include "backend/backend.h"
 #include "model/graph.h"
 
+typedef enum {
+    FUSION_FULL, /* whatever the backend has */
+    FUSION_OPS,  /* fused ops, but a kernel for each */
+    FUSION_OFF   /* single ops, also where the backend has fused ones */
+} fusion_mode;
+
 typedef struct {
     int32_t fused, refused; /* groups */
     char reason[96];        /* of the first refusal; empty: none */
+    int32_t chained;        /* ops of a step of one token that run as one kernel; set by the runner, as is: */
+    char no_chain[BACKEND_CLAUSE]; /* why none do, a clause; empty: the backend has no chains */
 } fusion_report;
 
 /* *out: a list of its own (graph_free), equal to `from` where the backend has no fused ops. */

@@ -63,9 +63,31 @@ static nvllm_status alloc_draws(runner *r, nvllm_error *err)
 static nvllm_status take_graph(runner *r, nvllm_error *err)
 {
     backend_type single = *r->backend->type;
-    if (r->options.no_fusion)
+    if (r->options.fusion == FUSION_OFF)
         for (int kind = OP_FIRST_FUSED; kind < OP_COUNT; kind++) single.op[kind] = NULL;
     return graph_fuse(&r->graph, &r->model->graph, &r->model->weights, &single, &r->fusion, err);
+}
+
+/* The ops of a step of one token that the backend runs as one kernel, if it can and may. */
+static nvllm_status open_chain(runner *r, nvllm_error *err)
+{
+    const backend_type *type = r->backend->type;
+    static const int32_t array[2];
+    const batch one = {.T = 1, .R = 1, .N = 1, .P = 1, .logit_row = array};
+    int32_t n = r->graph.count;
+    if (!type->chain_open || r->options.fusion != FUSION_FULL) return NVLLM_OK;
+    op_kind *kinds = calloc((size_t)n, sizeof *kinds);
+    r->chain_args = calloc((size_t)n, sizeof *r->chain_args);
+    nvllm_status st = NVLLM_OK;
+    if (!kinds || !r->chain_args) st = error_memory(err, (size_t)n * sizeof(op_args), "the op list");
+    for (int32_t i = 0; !st && i < n; i++) {
+        kinds[i] = r->graph.ops[i].kind;
+        r->chain_args[i] = runner_args(r, &r->graph.ops[i], &one);
+    }
+    if (!st) st = type->chain_open(&r->chain, r->backend, kinds, r->chain_args, n, &r->fusion.no_chain, err);
+    if (!st && r->chain) r->fusion.chained = r->chain->ops;
+    free(kinds);
+    return st;
 }
 
 static nvllm_status open_parts(runner *r, nvllm_error *err)
@@ -80,6 +102,7 @@ static nvllm_status open_parts(runner *r, nvllm_error *err)
     if (!st) st = alloc_buffers(r, err);
     if (!st) st = alloc_kv(r, err);
     if (!st) st = alloc_draws(r, err);
+    if (!st) st = open_chain(r, err);
     return st ? st : r->backend->type->reserve_scratch(r->backend, &shape, err);
 }
 
@@ -110,16 +133,33 @@ void runner_close(runner *r)
     if (r->results) free_host(r, r->results);
     r->backend->type->free(r->backend, r->drawn, (size_t)r->options.max_rows * sizeof *r->drawn);
     free(r->draw_scratch);
+    if (r->chain) r->backend->type->chain_close(r->chain);
+    free(r->chain_args);
     placement_close(&r->place);
     graph_free(&r->graph);
     free(r);
+}
+
+static bool takes_chain(const runner *r, const batch *step)
+{
+    bool one = step->T == 1 && step->R == 1 && step->N == 1;
+    return r->chain && one && step->max_len > 0 && step->max_len <= r->chain->longest && !r->hook;
+}
+
+/* Runs the ops that a chain has of this step; returns how many. Hooks want to see every op. */
+static int32_t run_chain(runner *r, const batch *step)
+{
+    if (!takes_chain(r, step)) return 0;
+    for (int32_t i = 0; i < r->chain->ops; i++) r->chain_args[i] = runner_args(r, &r->graph.ops[i], step);
+    r->backend->type->chain_run(r->backend, r->chain, r->chain_args);
+    return r->chain->ops;
 }
 
 static void run_ops(runner *r, const batch *step)
 {
     const graph *g = &r->graph;
     if (r->hook) r->hook(r->hook_context, r, -1, step);
-    for (int32_t i = 0; i < g->count; i++) {
+    for (int32_t i = run_chain(r, step); i < g->count; i++) {
         const graph_op *op = &g->ops[i];
         if (op->per_logit && step->N == 0) continue;
         if (op->kind == OP_DRAW && step->n_draws == 0) continue;

@@ -17,7 +17,7 @@ typedef struct {
     int32_t max_context;
     int32_t pages, page_slots;
     dtype kv_type;
-    bool no_fusion; /* run the single ops, also where the backend has fused ones */
+    fusion_mode fusion;
 } runner_options;
 
 typedef struct runner runner;

@@ -12,6 +12,8 @@ struct runner {
     placement place;
     graph graph;
     fusion_report fusion;
+    op_chain *chain;              /* NULL: none */
+    op_args *chain_args;          /* [chain->ops] of the step that is being started */
     draw_result *results;         /* [2, max_rows]: of the steps with even and odd numbers */
     int32_t *drawn;               /* [max_rows] */
     void *draw_scratch;           /* of a backend in the host's memory */

@@ -57,7 +57,7 @@ class Usage(Case):
         self.fails(2, "run", "--temperature", "nan", says="--temperature: 'nan' is not a number")
         self.fails(2, "run", "--top-p", "1.5", says="out of range")
         self.fails(2, "run", "--logprobs", "21", says="out of range")
-        self.fails(2, "run", "--fusion", "maybe", says="--fusion: 'maybe' is neither on nor off")
+        self.fails(2, "run", "--fusion", "maybe", says="--fusion: 'maybe' is neither on, ops nor off")
         self.fails(2, "run", "-n", says="--max-tokens needs a value")
         self.fails(2, "run", "--chat=yes", says="--chat takes no value")
 

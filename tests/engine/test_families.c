@@ -15,7 +15,7 @@
 
 typedef struct {
     const char *device, *isa;
-    bool no_fusion;
+    fusion_mode fusion;
 } target;
 
 /* NULL: reference and CPU; otherwise that device alone. */
@@ -36,13 +36,15 @@ static int targets(target *out, int number)
     static const char *const isas[] = {"scalar", "avx2", "avx512"};
     int n = 0;
     if (only_device) {
-        out[n++] = (target){only_device, "fused", false};
-        if (goes_all_ways(number)) out[n++] = (target){only_device, "single", true};
+        out[n++] = (target){only_device, "chained", FUSION_FULL};
+        if (!goes_all_ways(number)) return n;
+        out[n++] = (target){only_device, "fused", FUSION_OPS};
+        out[n++] = (target){only_device, "single", FUSION_OFF};
         return n;
     }
-    out[n++] = (target){"reference", "fused", false};
-    out[n++] = (target){"reference", "single", true};
-    for (int i = 0; i <= (int)cpu_isa_detect(); i++) out[n++] = (target){"cpu", isas[i], false};
+    out[n++] = (target){"reference", "fused", FUSION_FULL};
+    out[n++] = (target){"reference", "single", FUSION_OFF};
+    for (int i = 0; i <= (int)cpu_isa_detect(); i++) out[n++] = (target){"cpu", isas[i], FUSION_FULL};
     return n;
 }
 
@@ -83,18 +85,19 @@ static void compare_layer(void *context, const runner *r, int32_t op_index, cons
     check->compared++;
 }
 
-static runner *open_runner(const family_model *f, backend *b, int32_t pages, bool no_fusion)
+static runner *open_runner(const family_model *f, backend *b, int32_t pages, int32_t slots,
+                           fusion_mode fusion)
 {
     nvllm_error err = {0};
     runner *r;
     runner_options o = {.max_tokens = f->n_prompt,
                         .max_rows = 1,
                         .max_logits = f->n_prompt,
-                        .max_context = pages * S,
+                        .max_context = pages * slots,
                         .pages = pages,
-                        .page_slots = S,
+                        .page_slots = slots,
                         .kv_type = model_default_kv_type(f->model),
-                        .no_fusion = no_fusion};
+                        .fusion = fusion};
     if (runner_open(&r, f->model, b, &o, &err)) fail_msg("%s", err.message);
     return r;
 }
@@ -141,7 +144,7 @@ static void check_logits(const family_case *c, const target *t)
     if (emulated && f.n_prompt > 33) f.n_prompt = 33; /* still longer than the windows */
     backend *b = open_backend(t);
     int32_t pages = (f.n_prompt + S - 1) / S;
-    runner *r = open_runner(&f, b, pages, t->no_fusion);
+    runner *r = open_runner(&f, b, pages, S, t->fusion);
     layer_check layers = {.family = &f, .name = c->name};
     runner_set_hook(r, compare_layer, &layers);
     float *logits = run_prompt(r, &f, pages), error = 0;
@@ -170,6 +173,62 @@ static void families_logits_of_every_position_equal_the_reference(void **state)
         for (int j = 0, n_targets = targets(t, i); j < n_targets; j++) check_logits(&cases[i], &t[j]);
 }
 
+/* The prompt token by token, with pages as the engine has them. A GPU runs all ops of such a step as one kernel where it
+ * takes the model: bf16 matrices and cache. */
+static void check_single_tokens(const family_case *c, const target *t)
+{
+    enum { SLOTS = 64 };
+    family_model f;
+    nvllm_error err = {0};
+    family_open(&f, c);
+    backend *b = open_backend(t);
+    int32_t n = emulated ? 5 : f.n_prompt, pages = (n + SLOTS - 1) / SLOTS, V = f.model->config.V;
+    int32_t table[8], row_start[2] = {0, 1}, row = 0;
+    for (int32_t p = 0; p < pages; p++) table[p] = pages - 1 - p;
+    runner *r = open_runner(&f, b, pages, SLOTS, t->fusion);
+    bool bf16 = weights_get(&f.model->weights, W_Q, 0)->format == DTYPE_BF16 && b->type->chain_open;
+    if ((runner_fusion(r)->chained > 0) != (bf16 && t->fusion == FUSION_FULL))
+        fail_msg("%s on %s: chained %d ops, %s", c->name, t->device, runner_fusion(r)->chained,
+                 runner_fusion(r)->no_chain);
+    float error = 0, bound = allowed_error(&f);
+    for (int32_t i = 0; i < n; i++) {
+        int32_t slot = table[i / SLOTS] * SLOTS + i % SLOTS, length = i + 1;
+        batch step = {.T = 1,
+                      .R = 1,
+                      .N = 1,
+                      .P = pages,
+                      .tokens = f.prompt + i,
+                      .pos = &i,
+                      .slot = &slot,
+                      .row_start = row_start,
+                      .kv_len = &length,
+                      .pages = table,
+                      .logit_row = &row};
+        float *logits;
+        if (runner_step(r, &step, &logits, &err)) fail_msg("%s", err.message);
+        for (int32_t v = 0; v < V; v++)
+            error = fmaxf(error, fabsf(logits[v] - f.logits[(int64_t)i * V + v]) / f.max_logit);
+    }
+    if (!(error < bound))
+        fail_msg("%s on %s token by token: logits off by %g, allowed %g", c->name, t->device, (double)error,
+                 (double)bound);
+    print_message("%-34s %-9s token by token error %.2e of %.2e, %d ops chained\n", c->name, t->device,
+                  (double)error, (double)bound, runner_fusion(r)->chained);
+    runner_close(r);
+    backend_close(b);
+    family_close(&f);
+}
+
+static void families_logits_token_by_token_equal_the_reference(void **state)
+{
+    (void)state;
+    static family_case cases[FAMILY_MAX];
+    target t[8];
+    int n = family_cases(cases);
+    for (int i = 0; i < n; i++)
+        for (int j = 0, n_targets = targets(t, i); j < n_targets; j++) check_single_tokens(&cases[i], &t[j]);
+}
+
 /* Identical tokens, or a first difference where the reference itself was nearly undecided. */
 static void check_greedy(const family_case *c, const target *t, int32_t step_tokens)
 {
@@ -184,7 +243,7 @@ static void check_greedy(const family_case *c, const target *t, int32_t step_tok
                         .step_tokens = step_tokens,
                         .kv_tokens = 192,
                         .kv_type = model_default_kv_type(f.model),
-                        .no_fusion = t->no_fusion};
+                        .fusion = t->fusion};
     if (engine_open(&e, f.model, b, &o, &err)) fail_msg("%s: %s", c->name, err.message);
     sequence_request q = {.prompt = f.prompt,
                           .n_prompt = 16,
@@ -234,6 +293,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(families_logits_of_every_position_equal_the_reference),
+        cmocka_unit_test(families_logits_token_by_token_equal_the_reference),
         cmocka_unit_test(families_greedy_tokens_equal_the_reference),
     };
     if (argc > 1) {

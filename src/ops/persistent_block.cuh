@@ -1,0 +1,193 @@
+/* A block of persistent.cu: its rows of every product, its shared memory, and the stream of weights through it.
+ *
+ * Rows of a product are dealt to the blocks in pairs of neighbours, as evenly as that goes, the same rows of every layer.
+ * The block's tiles of all products, layer by layer, are one stream, which a warp of its own sends through a ring of
+ * stages in shared memory, by bulk copies: whatever the other warps are doing or waiting for at the time, so that the ring
+ * is full of weights when their inputs arrive. A stage is 1024 columns of 8 rows. */
+#ifndef NVLLM_OPS_PERSISTENT_BLOCK_CUH
+#define NVLLM_OPS_PERSISTENT_BLOCK_CUH
+
+#include "ops/attention_softmax.cuh"
+#include "ops/linear_stream.cuh"
+#include "ops/persistent.cuh"
+#include "ops/posts.cuh"
+
+enum {
+    ROW_PITCH = STEP_COLS * 2 + 64, /* bytes in a stage: two rows' quarters meet all banks once */
+    STAGE_PITCH = TILE_ROWS * ROW_PITCH,
+    MOST_STAGES = 16,
+    STAGES_IN_FLIGHT =
+        3, /* measured: 2 keep the memory less busy, and more make others wait longer in its queues */
+    GROUP_TILES = 16, /* whose sums wait in shared memory together */
+    GROUP_SUMS = GROUP_TILES * TILE_ROWS,
+    SUMS_BYTES = 2 * STREAM_WARPS * GROUP_SUMS * (int)sizeof(float), /* two groups, used in turn */
+    MOST_ROPE_PAIRS = 64,
+    FETCH_AHEAD = 4,                    /* tiles of K and V that L2 fetches before they are asked for */
+    HEADS_AT_ONCE = 4,                  /* of a block, in attention: what registers hold */
+    BLOCK_THREADS = STREAM_THREADS + 32 /* the last warp sends weights */
+};
+
+/* ---- What the kernel is given -------------------------------------------------------------------------------- */
+
+/* Where each kind of words begins in `words`; all even, so that pairs are aligned. The first is the tag of the last step. */
+typedef struct {
+    uint32_t qkv, attention, middle, ffn, out,
+        partial;       /* middle, out: the residual stream after half a layer, and all */
+    uint32_t per_part; /* words of one block's part of an attention */
+} word_places;
+
+typedef struct {
+    persistent_model m;
+    persistent_step s;
+    word_places at;
+    attend_args attend; /* but for what differs from layer to layer */
+    int stages, own_rows;
+    int in_flight;  /* most stages that are asked for at a time */
+    int columns;    /* of attention: kv heads * groups */
+    int work_bytes; /* for inputs and for attention, which take turns */
+} persistent_args;
+
+/* ---- Shared memory ------------------------------------------------------------------------------------------- */
+
+/* The block's part of one product. */
+typedef struct {
+    int first, rows; /* rows (gate rows when gated) */
+    int tiles;       /* of 8 rows; gate's and up's in turns when gated */
+    int cols;
+} product_share;
+
+typedef struct {
+    uint64_t full[MOST_STAGES], empty[MOST_STAGES]; /* barriers */
+    alignas(16) float squares[2][STREAM_WARPS];
+    product_share share[PRODUCTS];
+    float cos[MOST_ROPE_PAIRS], sin[MOST_ROPE_PAIRS];
+} persistent_shared;
+
+/* What a thread of the first warps knows. */
+typedef struct {
+    persistent_shared *s;
+    const persistent_layer *layers;
+    unsigned char *ring, *work;
+    float *sums, *own; /* own: the residual stream in the block's own rows */
+    uint32_t tag;      /* of the layer's words */
+    int buffer;        /* of sums */
+    int slot;          /* of the ring, that comes next */
+    uint32_t parity;
+} block_state;
+
+static __device__ __forceinline__ void meet(void)
+{
+    first_threads_meet<STREAM_THREADS>();
+}
+
+/* ---- The block's rows ---------------------------------------------------------------------------------------- */
+
+static __device__ __forceinline__ void deal_rows(product_share &p, int rows, int unit)
+{
+    unsigned units = (unsigned)(rows / unit); /* times blocks fits: rows of a matrix in memory are fewer */
+    p.first = (int)(blockIdx.x * units / gridDim.x) * unit;
+    p.rows = (int)((blockIdx.x + 1) * units / gridDim.x) * unit - p.first;
+}
+
+/* One thread per product. */
+static __device__ __forceinline__ void deal_product(product_share &p, const persistent_model &m, int kind)
+{
+    int q = m.H * m.C, kv = m.K * m.C;
+    int rows = kind == PRODUCT_QKV       ? q + 2 * kv
+               : kind == PRODUCT_GATE_UP ? m.F
+               : kind == PRODUCT_HEAD    ? m.V
+                                         : m.D;
+    p.cols = kind == PRODUCT_OUT ? q : kind == PRODUCT_DOWN ? m.F : m.D;
+    deal_rows(p, rows, kind == PRODUCT_HEAD ? 1 : 2);
+    p.tiles = (p.rows + TILE_ROWS - 1) / TILE_ROWS * (kind == PRODUCT_GATE_UP ? 2 : 1);
+}
+
+/* Of q, k and v; `row` becomes one of the part. */
+static __device__ __forceinline__ int part_of_row(const persistent_model &m, int *row)
+{
+    int q = m.H * m.C, kv = m.K * m.C, part = (*row >= q) + (*row >= q + kv);
+    *row -= part == 0 ? 0 : part == 1 ? q : q + kv;
+    return part;
+}
+
+/* ---- The stream of weights ----------------------------------------------------------------------------------- */
+
+/* The sending warp's place in the ring. */
+typedef struct {
+    unsigned char *ring;
+    uint32_t full, empty; /* the barriers' addresses */
+    int slot, stages;
+    uint32_t parity;
+    int behind; /* the slot in_flight before this one, and the parity of its phase */
+    uint32_t behind_parity;
+} sender;
+
+/* A tile's rows from these columns on, one lane each, when the ring has room. */
+static __device__ __forceinline__ void send_stage(sender &s, const __nv_bfloat16 *row, bool there, int rows,
+                                                  int bytes)
+{
+    int lane = threadIdx.x % 32;
+    uint32_t full = s.full + s.slot * 8;
+    mbarrier_wait(s.empty + s.slot * 8, s.parity);
+    mbarrier_wait(s.full + s.behind * 8, s.behind_parity);
+    if (++s.behind == s.stages) {
+        s.behind = 0;
+        s.behind_parity ^= 1;
+    }
+    if (lane == 0) mbarrier_arrive_expecting(full, rows * bytes);
+    __syncwarp();
+    if (there) bulk_copy(shared_address(s.ring + s.slot * STAGE_PITCH + lane * ROW_PITCH), row, bytes, full);
+    if (++s.slot == s.stages) {
+        s.slot = 0;
+        s.parity ^= 1;
+    }
+}
+
+static __device__ __forceinline__ void send_product(sender &s, const persistent_model &m,
+                                                    const persistent_product &w, const product_share &p,
+                                                    int kind)
+{
+    int lane = threadIdx.x % 32;
+    bool gated = kind == PRODUCT_GATE_UP;
+    for (int tile = 0; tile < p.tiles; tile++) {
+        int in_share = (gated ? tile >> 1 : tile) * TILE_ROWS, rows = min((int)TILE_ROWS, p.rows - in_share);
+        bool there = lane < rows;
+        int row = p.first + in_share + (there ? lane : 0), part = gated ? tile & 1 : 0;
+        if (kind == PRODUCT_QKV) part = part_of_row(m, &row);
+        const __nv_bfloat16 *from = w.w[part] + (size_t)row * p.cols;
+        for (int column = 0; column < p.cols; column += STEP_COLS)
+            send_stage(s, from + column, there, rows, min((int)STEP_COLS, p.cols - column) * 2);
+    }
+}
+
+/* All weights of the block, in the order in which they are used. */
+static __device__ __forceinline__ void send_all(const persistent_args &a, const block_state &b)
+{
+    sender s = {
+        b.ring, shared_address(b.s->full), shared_address(b.s->empty), 0, a.stages, 1, a.stages - a.in_flight,
+        1}; /* parity 1: barriers that nobody has used yet */
+    for (int layer = 0; layer < a.m.L; layer++)
+        for (int kind = 0; kind < PRODUCT_HEAD; kind++)
+            send_product(s, a.m, b.layers[layer].product[kind], b.s->share[kind], kind);
+    send_product(s, a.m, a.m.head, b.s->share[PRODUCT_HEAD], PRODUCT_HEAD);
+}
+
+/* The next stage, for a warp of those that multiply. */
+static __device__ __forceinline__ const unsigned char *receive_stage(const block_state &b)
+{
+    mbarrier_wait(shared_address(&b.s->full[b.slot]), b.parity);
+    return b.ring + b.slot * STAGE_PITCH;
+}
+
+/* It has been read by this warp. */
+static __device__ __forceinline__ void release_stage(const persistent_args &a, block_state &b)
+{
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(shared_address(&b.s->empty[b.slot]));
+    if (++b.slot == a.stages) {
+        b.slot = 0;
+        b.parity ^= 1;
+    }
+}
+
+#endif

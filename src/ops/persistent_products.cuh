@@ -1,0 +1,249 @@
+/* The products of persistent.cu: inputs from the words of other blocks, sums, results into words for them. */
+#ifndef NVLLM_OPS_PERSISTENT_PRODUCTS_CUH
+#define NVLLM_OPS_PERSISTENT_PRODUCTS_CUH
+
+#include "ops/persistent_block.cuh"
+
+/* ---- Inputs -------------------------------------------------------------------------------------------------- */
+
+static __device__ __forceinline__ int padded_columns(int cols)
+{
+    return (cols + COLS_PAD - 1) / COLS_PAD * COLS_PAD;
+}
+
+/* x[k ..] = bf16(v * w) for four columns, zeros past cols; returns the sum of their squares. */
+static __device__ __forceinline__ float put_normed(__nv_bfloat16 *x, int k, int cols, float4 v, float4 w)
+{
+    if (k >= padded_columns(cols)) return 0;
+    if (k >= cols) v = w = make_float4(0, 0, 0, 0);
+    *(uint2 *)(x + k) = narrow_4(make_float4(v.x * w.x, v.y * w.y, v.z * w.z, v.w * w.w));
+    return v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+}
+
+static __device__ __forceinline__ float4 norm_weights(const float *norm, int k, int cols)
+{
+    return k < cols ? *(const float4 *)(norm + k) : make_float4(0, 0, 0, 0);
+}
+
+/* The residual stream from its words, weighted by the norm; squares[warp]: sums of squares. */
+static __device__ __forceinline__ void input_of_words(const block_state &b, const uint64_t *words,
+                                                      uint32_t tag, const float *norm, int cols,
+                                                      float *squares)
+{
+    enum { AT_ONCE = 4, SPAN = STREAM_THREADS * 4 };
+    __nv_bfloat16 *x = (__nv_bfloat16 *)b.work;
+    float sum = 0;
+    for (int base = 0; base < cols; base += AT_ONCE * SPAN) {
+        int k = base + (int)threadIdx.x * 4;
+        float4 w[AT_ONCE];
+        uint4 low[AT_ONCE], high[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) w[i] = norm_weights(norm, k + i * SPAN, cols);
+        look_until([&] {
+            bool all = true;
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; i++) {
+                bool there = k + i * SPAN < cols;
+                low[i] = there ? posted_pair(words + k + i * SPAN) : make_uint4(0, tag, 0, tag);
+                high[i] = there ? posted_pair(words + k + i * SPAN + 2) : make_uint4(0, tag, 0, tag);
+            }
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; i++)
+                all = all && low[i].y == tag && low[i].w == tag && high[i].y == tag && high[i].w == tag;
+            return all;
+        });
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++)
+            sum += put_normed(x, k + i * SPAN, cols,
+                              make_float4(__uint_as_float(low[i].x), __uint_as_float(low[i].z),
+                                          __uint_as_float(high[i].x), __uint_as_float(high[i].z)),
+                              w[i]);
+    }
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32] = sum;
+}
+
+/* Elements k .. k+3 of a stored row. */
+static __device__ __forceinline__ float4 load_four(const void *row, dtype format, int k)
+{
+    if (format != DTYPE_BF16)
+        return make_float4(load_float(row, format, k), load_float(row, format, k + 1),
+                           load_float(row, format, k + 2), load_float(row, format, k + 3));
+    float x[4];
+    uint2 pairs = *(const uint2 *)((const __nv_bfloat16 *)row + k);
+    widen_pair(x, pairs.x, __nv_bfloat16());
+    widen_pair(x + 2, pairs.y, __nv_bfloat16());
+    return make_float4(x[0], x[1], x[2], x[3]);
+}
+
+/* The same from a row of the embedding, of which the block keeps its own part. */
+static __device__ __forceinline__ void input_of_embedding(const persistent_args &a, const block_state &b,
+                                                          int token, float *squares)
+{
+    const persistent_model &m = a.m;
+    const void *row = (const char *)m.embedding + m.embedding_row * (size_t)token;
+    const product_share &own = b.s->share[PRODUCT_DOWN];
+    __nv_bfloat16 *x = (__nv_bfloat16 *)b.work;
+    float sum = 0;
+    for (int k = threadIdx.x * 4; k < padded_columns(m.D); k += STREAM_THREADS * 4) {
+        float4 v = k < m.D ? load_four(row, m.embedding_format, k) : make_float4(0, 0, 0, 0);
+        sum += put_normed(x, k, m.D, v, norm_weights(b.layers[0].product[PRODUCT_QKV].norm, k, m.D));
+    }
+    for (int i = threadIdx.x; i < own.rows; i += STREAM_THREADS)
+        b.own[i] = load_float(row, m.embedding_format, own.first + i);
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32] = sum;
+}
+
+/* Inputs that were rounded where they were made: two columns in a word. */
+static __device__ __forceinline__ void input_of_pairs(const block_state &b, const uint64_t *words, int cols)
+{
+    enum { AT_ONCE = 8, SPAN = STREAM_THREADS * 4 };
+    __nv_bfloat16 *x = (__nv_bfloat16 *)b.work;
+    int padded = padded_columns(cols);
+    for (int base = 0; base < cols; base += AT_ONCE * SPAN) {
+        int k = base + (int)threadIdx.x * 4;
+        uint4 pair[AT_ONCE];
+        read_pairs(pair, words, k / 2, SPAN / 2, cols / 2, b.tag);
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++)
+            if (k + i * SPAN < padded) *(uint2 *)(x + k + i * SPAN) = make_uint2(pair[i].x, pair[i].z);
+    }
+}
+
+/* ---- Results ------------------------------------------------------------------------------------------------- */
+
+/* The row that this thread finishes in a group, known before its sums are. */
+typedef struct {
+    bool there;
+    int in_share, row;
+    float bias[2]; /* gate and up */
+} result;
+
+template <int KIND>
+static __device__ __forceinline__ result place_result(const persistent_args &a, const persistent_product &w,
+                                                      const product_share &p, int first_tile)
+{
+    constexpr bool gated = KIND == PRODUCT_GATE_UP;
+    result r = {};
+    int in_group = GROUP_SUMS / (gated ? 2 : 1);
+    r.in_share = (gated ? first_tile / 2 : first_tile) * TILE_ROWS + (int)threadIdx.x;
+    r.there = (int)threadIdx.x < in_group && r.in_share < p.rows;
+    if (!r.there) r.in_share = 0;
+    r.row = p.first + r.in_share;
+    int row = r.row, part = KIND == PRODUCT_QKV ? part_of_row(a.m, &row) : 0;
+    if (r.there && w.bias[part]) r.bias[0] = w.bias[part][row];
+    if (gated && r.there && w.bias[1]) r.bias[1] = w.bias[1][row];
+    return r;
+}
+
+static __device__ __forceinline__ float total_of(const float *sums, int i)
+{
+    float total = 0;
+#pragma unroll
+    for (int w = 0; w < STREAM_WARPS; w++) total += sums[w * GROUP_SUMS + i];
+    return total;
+}
+
+/* 1/rms of the input. */
+static __device__ __forceinline__ float scale_of(const float *squares, int cols, float eps)
+{
+    float4 low = *(const float4 *)squares, high = *(const float4 *)(squares + 4);
+    float sum = (low.x + low.y) + (low.z + low.w) + ((high.x + high.y) + (high.z + high.w));
+    return rsqrtf(__fdividef(sum, (float)cols) + eps); /* both to 2 units in the last place */
+}
+
+/* Two neighbours are a word. */
+static __device__ __forceinline__ void finish_gated(const persistent_args &a, const block_state &b,
+                                                    const result &r, const float *sums, float scale)
+{
+    int at = (int)threadIdx.x / TILE_ROWS * 2 * TILE_ROWS + (int)threadIdx.x % TILE_ROWS;
+    float v = 0;
+    if ((int)threadIdx.x >= GROUP_SUMS / 2) return;
+    if (r.there) {
+        float gate = total_of(sums, at) * scale + r.bias[0],
+              up = total_of(sums, at + TILE_ROWS) * scale + r.bias[1];
+        v = gate * __fdividef(1.0f, 1.0f + __expf(-gate)) * up; /* e^-gate = inf gives 0 */
+    }
+    float next = __shfl_xor_sync(0xffffffffu, v, 1);
+    if (r.there && threadIdx.x % 2 == 0)
+        post_word(a.m.words + a.at.ffn + r.row / 2, narrow_pair(v, next, __nv_bfloat16()), b.tag);
+}
+
+template <int KIND>
+static __device__ __forceinline__ void finish(const persistent_args &a, const block_state &b, const result &r,
+                                              const float *sums, float scale)
+{
+    if (KIND == PRODUCT_GATE_UP) {
+        finish_gated(a, b, r, sums, scale);
+        return;
+    }
+    if (!r.there) return;
+    float v = total_of(sums, (int)threadIdx.x) * scale + r.bias[0];
+    if (KIND == PRODUCT_HEAD) a.s.logits[r.row] = v;
+    if (KIND == PRODUCT_QKV) post_float(a.m.words + a.at.qkv + r.row, v, b.tag);
+    if (KIND != PRODUCT_OUT && KIND != PRODUCT_DOWN) return;
+    v += b.own[r.in_share];
+    b.own[r.in_share] = v;
+    post_float(a.m.words + (KIND == PRODUCT_OUT ? a.at.middle : a.at.out) + r.row, v, b.tag);
+}
+
+/* ---- One product --------------------------------------------------------------------------------------------- */
+
+/* The last columns of a row that ends within a warp's: what lies behind it in the stage is no number of ours. */
+static __device__ __forceinline__ void multiply_end(float (&sum)[LOADS][4], const uint4 *stage,
+                                                    const uint4 (&in)[LOADS], int columns)
+{
+    uint4 own[LOADS];
+#pragma unroll
+    for (int i = 0; i < LOADS; i++) own[i] = i * 32 < columns ? stage[i * 4] : make_uint4(0, 0, 0, 0);
+    multiply_step<1>(sum, own, in);
+}
+
+/* input(): puts the input into b.work, and what b.s->squares of it the scale comes from. Afterwards the next one may be put
+ * there. */
+template <int KIND, class F>
+static __device__ __forceinline__ void product(const persistent_args &a, block_state &b,
+                                               const persistent_product &w, const F &input)
+{
+    constexpr bool normed = KIND != PRODUCT_OUT && KIND != PRODUCT_DOWN;
+    const product_share &p = b.s->share[KIND];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warp_cols = warp * WARP_COLS, cols = p.cols,
+              tiles = p.tiles;
+    const bool has_token = lane < 4; /* the lanes that hold row 0 of the inputs' fragment, and of the sums' */
+    const __nv_bfloat16 *x = (const __nv_bfloat16 *)b.work + warp_cols + lane % 4 * 8;
+    const int in_stage = lane / 4 * ROW_PITCH + warp_cols * 2 + lane % 4 * 16;
+    result r = place_result<KIND>(a, w, p, 0);
+    float sum[LOADS][4] = {}, scale = 1;
+    meet(); /* the results before have been posted: words are looked for behind them, not in their way */
+    input();
+    meet();
+    uint4 in[LOADS]; /* the same in every tile when rows have one step */
+    load_inputs(in, x, has_token && warp_cols < cols);
+    if (normed) scale = scale_of(b.s->squares[KIND == PRODUCT_GATE_UP], cols, a.m.eps);
+    for (int first = 0; first < tiles; first += GROUP_TILES) {
+        float *sums = b.sums + b.buffer * STREAM_WARPS * GROUP_SUMS,
+              *to = sums + warp * GROUP_SUMS + lane % 4 * 2;
+        int past = min(first + (int)GROUP_TILES, tiles);
+        if (first > 0) r = place_result<KIND>(a, w, p, first);
+#pragma unroll 1
+        for (int tile = first; tile < past; tile++, to += TILE_ROWS) {
+#pragma unroll 1
+            for (int column = warp_cols; column < cols + warp_cols; column += STEP_COLS) {
+                const uint4 *stage = (const uint4 *)(receive_stage(b) + in_stage);
+                if (cols > STEP_COLS) load_inputs(in, x + column - warp_cols, has_token && column < cols);
+                if (column + WARP_COLS <= cols)
+                    multiply_step<4>(sum, stage, in);
+                else if (column < cols)
+                    multiply_end(sum, stage, in, cols - column - lane % 4 * 8);
+                release_stage(a, b);
+            }
+            put_sums(sum, to, has_token);
+        }
+        meet();
+        finish<KIND>(a, b, r, sums, scale);
+        b.buffer ^= 1;
+    }
+}
+
+#endif
