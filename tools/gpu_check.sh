@@ -1,7 +1,7 @@
 #!/bin/bash
 # Everything that only a GPU can tell, in one go of some minutes: the tests on the device, compute-sanitizer, and the figures
 # for bench/results/. Needs a build with CUDA. Where nothing can be built, copy nano-vllm and tests/ from another machine's
-# BUILD, and into BUILD/lib what `ldd` names of their libraries; test_families and test_demo look for the checkout where it
+# BUILD, and into BUILD/lib what `ldd` names of their libraries; test_families, test_chain and test_demo look for the checkout where it
 # was there.
 #   tools/gpu_check.sh OUT [BUILD [CONFIGS]]
 # OUT gets every log; a summary goes to stdout. BUILD: folder of nano-vllm and tests/ (default build/release). CONFIGS: folder
@@ -43,6 +43,7 @@ run()
 
 for test in "$build"/tests/test_*_cuda; do run "$(basename "$test")" 120 "$test"; done
 run test_families 200 "$build/tests/test_families" cuda
+run test_chain 60 "$build/tests/test_chain" cuda
 run test_demo 60 "$build/tests/test_demo" cuda
 run check_layers 60 "$program" check --layers -m "$demo" --device cuda -p "Tell me a story about a dog."
 if command -v compute-sanitizer >/dev/null; then

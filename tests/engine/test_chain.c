@@ -111,6 +111,7 @@ static void check_family(const family_case *c, const int32_t *contexts, int n)
     family_open(&f, c);
     backend *b = family_backend("cuda", NULL, 1);
     int32_t V = f.model->config.V;
+    float bound = f.low_error / 10; /* the same arithmetic, but for the order in which splits are added up */
     for (int i = 0; i < n; i++) {
         sequence_run chained = {open_runner(&f, b, contexts[i], FUSION_FULL)},
                      single = {open_runner(&f, b, contexts[i], FUSION_OPS)};
@@ -121,9 +122,8 @@ static void check_family(const family_case *c, const int32_t *contexts, int n)
         assert_non_null(want);
         memcpy(want, run_to(&single, contexts[i]), (size_t)V * sizeof *want);
         float off = largest_difference(run_to(&chained, contexts[i]), want, V, &most) / most;
-        print_message("%-34s context %5d: %.2e of %.2e\n", c->name, contexts[i], (double)off,
-                      (double)f.low_error);
-        if (!(off < f.low_error)) fail_msg("%s at context %d: off by %g", c->name, contexts[i], (double)off);
+        print_message("%-34s context %5d: %.2e of %.2e\n", c->name, contexts[i], (double)off, (double)bound);
+        if (!(off < bound)) fail_msg("%s at context %d: off by %g", c->name, contexts[i], (double)off);
         runner_close(chained.of);
         runner_close(single.of);
         free(chained.tokens);
