@@ -81,6 +81,11 @@ void family_close(family_model *f)
     safetensors_close(f->file);
 }
 
+bool family_gpu_refuses(const char *no_chain)
+{
+    return strstr(no_chain, "GPU") || strstr(no_chain, "multiprocessor");
+}
+
 backend *family_backend(const char *device, const char *isa, int threads)
 {
     nvllm_error err = {0};

@@ -37,6 +37,9 @@ void family_close(family_model *f);
 /* A reference tensor's float data; NULL: the case has none. */
 const float *family_tensor(const family_model *f, const char *name);
 
+/* Is the clause of fusion_report.no_chain about the GPU, not about the model? */
+bool family_gpu_refuses(const char *no_chain);
+
 backend *family_backend(const char *device, const char *isa, int threads);
 
 #endif
