@@ -37,7 +37,6 @@ struct posted_heads {
 };
 
 /* A part: channels of every head, two words each pair; then of every head the largest score and the sum of weights. */
-template <int G>
 static __device__ __forceinline__ uint64_t *part_words(const persistent_args &a, int column, int split)
 {
     return a.m.words + a.at.partial + (size_t)(split * a.columns + column) * a.at.per_part;
@@ -58,7 +57,7 @@ static __device__ __forceinline__ float2 merge_parts(const persistent_args &a, i
             bool all = true;
 #pragma unroll
             for (int i = 0; i < AT_ONCE; i++) {
-                const uint64_t *part = part_words<G>(a, column, first + i);
+                const uint64_t *part = part_words(a, column, first + i);
                 bool there = first + i < splits;
                 value[i] = there ? posted_pair(part + g * C + c) : make_uint4(0, tag, 0, tag);
                 stat[i] = there ? posted_pair(part + G * C + 2 * g)
@@ -94,7 +93,7 @@ static __device__ __forceinline__ void post_result(const block_memory<E, G, L> &
 {
     int C = a.m.C, half = C / 2, pairs = heads.n * half;
     uint64_t *out = a.m.words + a.at.attention + heads.first * half;
-    uint64_t *part = part_words<G>(a, place.column, place.split);
+    uint64_t *part = part_words(a, place.column, place.split);
     for (int i = threadIdx.x; i < pairs; i += THREADS) {
         int g = i / half, c = i % half * 2;
         float3 x = merge_warps(shared, g, c), y = merge_warps(shared, g, c + 1);
