@@ -49,7 +49,7 @@ static __global__ void __launch_bounds__(THREADS, blocks_per_sm<E, G>())
     if (early) kernel_waits();
     prepare_heads(shared, d, j, b, w, stored_heads(d, j, b));
     __syncthreads();
-    attend_tiles(shared, tile, cache, kv, j, b, [](int) {});
+    attend_tiles(shared, tile, cache, kv, j, b);
     __syncthreads();
     write_out(shared, d, j, b, place);
 }
@@ -89,6 +89,7 @@ template <class E, int G, int L> static void launch_attend(attend_args *d, const
     int blocks = cuda->multiprocessors * blocks_per_sm<E, G>();
     if (blocks > MOST_BLOCKS) blocks = MOST_BLOCKS;
     d->splits = d->by_token ? 1 : splits_of(d, blocks);
+    d->least = SPLIT_STEP;
     d->partial_stats = (float2 *)cuda->scratch;
     d->partial_sums = (float *)(d->partial_stats + MOST_BLOCKS * MOST_HEADS);
     d->counters = cuda->counters;

@@ -23,7 +23,7 @@ typedef struct {
     float2 *partial_stats;     /* [block, head]: max, sum of weights */
     float *partial_sums;       /* [block, head, channel] */
     unsigned *counters;        /* [row, y] arrived blocks */
-    int splits;
+    int splits, least; /* most there can be; positions of one, a multiple of SPLIT_STEP, unless all must have more */
     int groups, heads; /* groups of `heads` query heads (the last may be smaller) per kv head */
     int page_shift;    /* S is 2^page_shift and rows are 16-byte aligned; -1: the general path */
     int by_token;      /* tokens of rows with more than one, instead of rows with one */
@@ -49,8 +49,8 @@ static __device__ __forceinline__ bool find_split(job &j, const attend_args &d, 
                                                   int visible_end)
 {
     int visible = window > 0 ? max(0, visible_end - window) : 0;
-    int start = visible & -SPLIT_STEP, count = visible_end - start, step = SPLIT_STEP;
-    j.splits = (count + SPLIT_STEP - 1) / SPLIT_STEP;
+    int start = visible & -SPLIT_STEP, count = visible_end - start, step = d.least;
+    j.splits = (count + step - 1) / step;
     if (j.splits > d.splits) {
         step = ((count + d.splits - 1) / d.splits + SPLIT_STEP - 1) & -SPLIT_STEP;
         j.splits = (count + step - 1) / step;
@@ -98,11 +98,15 @@ static __device__ __forceinline__ block_heads heads_of_column(const attend_args 
 
 /* A block's shared memory. C is at most L * VECTOR. */
 template <class E, int G, int L> struct block_memory {
-    alignas(16) float q[G][L * VECTOR]; /* ready, times scale * log2(e) */
-    alignas(16) E fresh_k[L * VECTOR], fresh_v[L * VECTOR];
+    typedef E element;
+    static constexpr int WIDTH = L * VECTOR;
+    alignas(16) float q[G][WIDTH]; /* ready, times scale * log2(e) */
+    alignas(16) E fresh_k[WIDTH], fresh_v[WIDTH];
     alignas(16) float4 sum[WARPS][G][L * 2];
     float most[WARPS][G], total[WARPS][G];
     bool last;
+
+    __device__ __forceinline__ void put_q(int head, int c, float v) { q[head][c] = v; }
 };
 
 /* ---- New heads ----------------------------------------------------------------------------------------------- */
@@ -157,12 +161,12 @@ struct stored_heads {
 };
 
 /* q's heads into shared memory, and k and v of a fresh position there and into the cache: a warp per head. Items are n
- * heads of q, then k, then v; heads.load gives one to a warp. */
-template <class E, int G, int L, class H>
-static __device__ __forceinline__ void prepare_heads(block_memory<E, G, L> &shared, const attend_args &d,
-                                                     const job &j, const block_heads &b, head_pairs w,
-                                                     const H &heads)
+ * heads of q, then k, then v; heads.load gives one to a warp. M: a block_memory, or what has the same of it. */
+template <class M, class H>
+static __device__ __forceinline__ void prepare_heads(M &shared, const attend_args &d, const job &j,
+                                                     const block_heads &b, head_pairs w, const H &heads)
 {
+    typedef typename M::element E;
     const op_attention_args &a = d.op.attention;
     int C = a.kv.C, half = C / 2, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int items = b.n + (j.fresh == INT_MAX ? 0 : 2);
@@ -180,7 +184,7 @@ static __device__ __forceinline__ void prepare_heads(block_memory<E, G, L> &shar
             size_t to = pool_index(a.kv, slot, b.kv);
             bool is_k = item == b.n;
             keep_fresh(is_k ? shared.fresh_k : shared.fresh_v, (E *)(is_k ? a.kv.k_pool : a.kv.v_pool) + to,
-                       b.writes, h, C, L * VECTOR, d.op.pairing);
+                       b.writes, h, C, M::WIDTH, d.op.pairing);
             continue;
         }
 #pragma unroll
@@ -188,8 +192,8 @@ static __device__ __forceinline__ void prepare_heads(block_memory<E, G, L> &shar
             int pair = lane + 32 * i;
             if (pair >= half) break;
             int2 to = pair_at(pair, half, d.op.pairing);
-            shared.q[item][to.x] = h.x[i].x * to_score;
-            shared.q[item][to.y] = h.x[i].y * to_score;
+            shared.put_q(item, to.x, h.x[i].x * to_score);
+            shared.put_q(item, to.y, h.x[i].y * to_score);
         }
     }
 }

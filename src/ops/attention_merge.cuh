@@ -5,9 +5,8 @@
 
 #include "ops/attention_block.cuh"
 
-/* The warps' results of one channel: max, sum of weights, weighted sum. */
-template <class E, int G, int L>
-static __device__ __forceinline__ float3 merge_warps(const block_memory<E, G, L> &shared, int g, int c)
+/* The warps' results of one channel: max, sum of weights, weighted sum. M: a block_memory, or what has the same of it. */
+template <class M> static __device__ __forceinline__ float3 merge_warps(const M &shared, int g, int c)
 {
     float3 all = {LOWEST, 0, 0};
 #pragma unroll

@@ -133,12 +133,11 @@ static __device__ __forceinline__ void ask_first_tile(next_tile<E, L> &t, const 
     cache.load(t.v, kv.v_pool, t.first, page);
 }
 
-/* From q and the fresh k and v in shared memory, behind a barrier; leaves every warp's result there. begins(first position) is
- * called at every tile. */
-template <class E, int G, int L, class F>
+/* From q and the fresh k and v in shared memory, behind a barrier; leaves every warp's result there. */
+template <class E, int G, int L>
 static __device__ __forceinline__ void attend_tiles(block_memory<E, G, L> &shared, next_tile<E, L> &t,
                                                     const tile_reader<E, L> &cache, const kv_layer &kv,
-                                                    const job &j, const block_heads &b, const F &begins)
+                                                    const job &j, const block_heads &b)
 {
     using reader = tile_reader<E, L>;
     constexpr int U = reader::UNROLL;
@@ -156,7 +155,6 @@ static __device__ __forceinline__ void attend_tiles(block_memory<E, G, L> &share
     }
     while (t.first < j.end) {
         int position = t.first + cache.row, after = t.first + reader::TILE;
-        begins(t.first);
         if (after > j.fresh)
 #pragma unroll
             for (int u = 0; u < U; u++)

@@ -150,6 +150,22 @@ static __device__ __forceinline__ uint32_t narrow_pair(float low, float high, __
     return *(uint32_t *)&v;
 }
 
+/* And back. */
+static __device__ __forceinline__ void widen_pair(float *out, uint32_t pair, __nv_bfloat16)
+{
+    out[0] = __uint_as_float(pair << 16);
+    out[1] = __uint_as_float(pair & 0xffff0000u);
+}
+static __device__ __forceinline__ void widen_pair(float *out, uint32_t pair, __half)
+{
+    __half2_raw raw;
+    raw.x = (unsigned short)(pair & 0xffffu);
+    raw.y = (unsigned short)(pair >> 16);
+    float2 both = __half22float2(__half2(raw));
+    out[0] = both.x;
+    out[1] = both.y;
+}
+
 static __device__ __forceinline__ float silu_times(float gate, float up)
 {
     return gate / (1.0f + expf(-gate)) * up;

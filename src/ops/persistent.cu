@@ -58,7 +58,7 @@ static __device__ __forceinline__ void turn_tables(const persistent_args &a, per
     }
 }
 
-template <int G, int L>
+template <int CHUNKS>
 static __device__ __forceinline__ void compute_all(const persistent_args &a, block_state &b)
 {
     const persistent_model &m = a.m;
@@ -73,14 +73,13 @@ static __device__ __forceinline__ void compute_all(const persistent_args &a, blo
         const persistent_product *w = l.product;
         attention_share attention = share_of_attention(a, l, length);
         b.tag = last_tag + 1 + (uint32_t)layer;
-        fetch_first_positions(a, l, attention);
         product<PRODUCT_QKV>(a, b, w[PRODUCT_QKV], [&] {
             if (layer > 0)
                 input_of_words(b, m.words + a.at.out, b.tag - 1, w[PRODUCT_QKV].norm, m.D, s.squares[0]);
             else
                 input_of_embedding(a, b, token, s.squares[0]);
         });
-        attend_layer<G, L>(a, b, l, attention);
+        attend_layer<CHUNKS>(a, b, l, attention);
         product<PRODUCT_OUT>(a, b, w[PRODUCT_OUT],
                              [&] { input_of_pairs(b, m.words + a.at.attention, m.H * m.C); });
         product<PRODUCT_GATE_UP>(a, b, w[PRODUCT_GATE_UP], [&] {
@@ -93,8 +92,8 @@ static __device__ __forceinline__ void compute_all(const persistent_args &a, blo
     if (blockIdx.x == 0 && threadIdx.x == 0) post_word(m.words, b.tag, 0);
 }
 
-/* G query heads in a block's attention, L lanes that share a position there. */
-template <int G, int L>
+/* CHUNKS of 32 channels in a head. */
+template <int CHUNKS>
 static __global__ void __launch_bounds__(BLOCK_THREADS, 1)
     token_pass(const __grid_constant__ persistent_args a)
 {
@@ -105,7 +104,7 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1)
         send_all(a, b);
         return;
     }
-    compute_all<G, L>(a, b);
+    compute_all<CHUNKS>(a, b);
 }
 
 /* ---- Launch -------------------------------------------------------------------------------------------------- */
@@ -152,8 +151,7 @@ static int work_bytes(const persistent_model *m)
     int widest = m->F > m->D ? m->F : m->D, q = m->H * m->C;
     if (q > widest) widest = q;
     size_t input = (size_t)(widest + COLS_PAD - 1) / COLS_PAD * COLS_PAD * sizeof(__nv_bfloat16);
-    size_t attention = m->C <= 64 ? sizeof(block_memory<__nv_bfloat16, HEADS_AT_ONCE, 8>)
-                                  : sizeof(block_memory<__nv_bfloat16, HEADS_AT_ONCE, 16>);
+    size_t attention = m->C <= 64 ? sizeof(attention_memory<2>) : sizeof(attention_memory<4>);
     return (int)(((input > attention ? input : attention) + 127) / 128 * 128);
 }
 
@@ -182,7 +180,7 @@ static int stages_of(const persistent_model *m, const cuda_context *cuda)
 static int groups_of(const persistent_model *m, int max_len, int blocks)
 {
     int ratio = m->H / m->K, heads = 1;
-    long long splits = ((long long)max_len + SPLIT_STEP - 1) / SPLIT_STEP;
+    long long splits = ((long long)max_len + LEAST_POSITIONS - 1) / LEAST_POSITIONS;
     while (heads < ratio && heads < HEADS_AT_ONCE) {
         long long parts = m->K * splits * ((ratio + heads - 1) / heads);
         if (parts <= (heads == 1 ? blocks / 2 : blocks)) break;
@@ -204,21 +202,11 @@ const char *persistent_refuses(const persistent_model *m, const cuda_context *cu
     return NULL;
 }
 
-template <int G, int L> static void launch_pass(persistent_args *a, int blocks, const cuda_context *cuda)
+template <int CHUNKS> static void launch_pass(persistent_args *a, int blocks, const cuda_context *cuda)
 {
     size_t shared = rest_bytes(&a->m, a->own_rows) + (size_t)a->stages * STAGE_PITCH;
-    cudaFuncSetAttribute(token_pass<G, L>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
-    launch_cooperative(cuda, token_pass<G, L>, (unsigned)blocks, BLOCK_THREADS, shared, *a);
-}
-
-template <int L> static void launch_heads(persistent_args *a, int blocks, const cuda_context *cuda)
-{
-    if (a->attend.heads == 1)
-        launch_pass<1, L>(a, blocks, cuda);
-    else if (a->attend.heads == 2)
-        launch_pass<2, L>(a, blocks, cuda);
-    else
-        launch_pass<HEADS_AT_ONCE, L>(a, blocks, cuda);
+    cudaFuncSetAttribute(token_pass<CHUNKS>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+    launch_cooperative(cuda, token_pass<CHUNKS>, (unsigned)blocks, BLOCK_THREADS, shared, *a);
 }
 
 static attend_args attention_of(const persistent_model *m, const persistent_step *s, int groups, int splits)
@@ -241,6 +229,7 @@ static attend_args attention_of(const persistent_model *m, const persistent_step
     d.groups = groups;
     d.heads = heads_of_group(m, groups);
     d.splits = splits;
+    d.least = LEAST_POSITIONS;
     while (1 << d.page_shift < m->page_slots) d.page_shift++;
     return d;
 }
@@ -261,7 +250,7 @@ void persistent_run(const persistent_model *m, const persistent_step *s, const c
     a.own_rows = own_rows_of(m, blocks);
     a.work_bytes = work_bytes(m);
     if (m->C <= 64)
-        launch_heads<8>(&a, blocks, cuda);
+        launch_pass<2>(&a, blocks, cuda);
     else
-        launch_heads<16>(&a, blocks, cuda);
+        launch_pass<4>(&a, blocks, cuda);
 }

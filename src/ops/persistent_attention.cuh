@@ -5,8 +5,7 @@
 #ifndef NVLLM_OPS_PERSISTENT_ATTENTION_CUH
 #define NVLLM_OPS_PERSISTENT_ATTENTION_CUH
 
-#include "ops/attention_merge.cuh"
-#include "ops/persistent_block.cuh"
+#include "ops/persistent_tiles.cuh"
 
 /* q, k and v from their words. */
 struct posted_heads {
@@ -43,7 +42,6 @@ static __device__ __forceinline__ uint64_t *part_words(const persistent_args &a,
 }
 
 /* Two neighbouring channels of all parts. */
-template <int G>
 static __device__ __forceinline__ float2 merge_parts(const persistent_args &a, int column, int splits, int g,
                                                      int c, uint32_t tag)
 {
@@ -60,7 +58,7 @@ static __device__ __forceinline__ float2 merge_parts(const persistent_args &a, i
                 const uint64_t *part = part_words(a, column, first + i);
                 bool there = first + i < splits;
                 value[i] = there ? posted_pair(part + g * C + c) : make_uint4(0, tag, 0, tag);
-                stat[i] = there ? posted_pair(part + G * C + 2 * g)
+                stat[i] = there ? posted_pair(part + HEADS_AT_ONCE * C + 2 * g)
                                 : make_uint4(__float_as_uint(LOWEST), tag, 0, tag);
             }
 #pragma unroll
@@ -85,12 +83,14 @@ static __device__ __forceinline__ float2 merge_parts(const persistent_args &a, i
 }
 
 /* The block's result: for the product behind, or for the other splits and then its share of the channels. */
-template <class E, int G, int L>
-static __device__ __forceinline__ void post_result(const block_memory<E, G, L> &shared,
+template <int CHUNKS>
+static __device__ __forceinline__ void post_result(const attention_memory<CHUNKS> &shared,
                                                    const persistent_args &a, const block_state &b,
-                                                   const job &j, const block_heads &heads,
-                                                   const block_place &place)
+                                                   const attention_share &s)
 {
+    const job &j = s.j;
+    const block_heads &heads = s.heads;
+    const block_place &place = s.place;
     int C = a.m.C, half = C / 2, pairs = heads.n * half;
     uint64_t *out = a.m.words + a.at.attention + heads.first * half;
     uint64_t *part = part_words(a, place.column, place.split);
@@ -104,8 +104,8 @@ static __device__ __forceinline__ void post_result(const block_memory<E, G, L> &
         post_float(part + g * C + c, x.z, b.tag);
         post_float(part + g * C + c + 1, y.z, b.tag);
         if (c > 0) continue;
-        post_float(part + G * C + 2 * g, x.x, b.tag);
-        post_float(part + G * C + 2 * g + 1, x.y, b.tag);
+        post_float(part + HEADS_AT_ONCE * C + 2 * g, x.x, b.tag);
+        post_float(part + HEADS_AT_ONCE * C + 2 * g + 1, x.y, b.tag);
     }
     if (j.splits == 1) return;
     int first = pairs * place.split / j.splits, past = pairs * (place.split + 1) / j.splits;
@@ -113,58 +113,16 @@ static __device__ __forceinline__ void post_result(const block_memory<E, G, L> &
         int i = base + (int)threadIdx.x;
         if (base + (int)threadIdx.x / 32 * 32 >= past) break; /* whole warps */
         int at = min(i, past - 1);
-        float2 v = merge_parts<G>(a, place.column, j.splits, at / half, at % half * 2, b.tag);
+        float2 v = merge_parts(a, place.column, j.splits, at / half, at % half * 2, b.tag);
         if (i < past) post_word(out + i, narrow_pair(v.x, v.y, __nv_bfloat16()), b.tag);
     }
 }
 
-/* What a block has of a layer's attention; none: nothing. */
-typedef struct {
-    bool none;
-    job j;
-    block_place place;
-    block_heads heads;
-} attention_share;
-
-/* `length`: positions, this token included. */
-static __device__ __forceinline__ attention_share share_of_attention(const persistent_args &a,
-                                                                     const persistent_layer &l, int length)
-{
-    attention_share s;
-    s.place = {(int)blockIdx.x / a.columns, (int)blockIdx.x % a.columns, 0, a.columns};
-    s.none =
-        s.place.split >= a.attend.splits || !find_split(s.j, a.attend, (int)l.window, s.place.split, length);
-    s.j.row = s.j.token = 0;
-    s.heads = heads_of_column(a.attend, s.place.column);
-    return s;
-}
-
-/* L2 fetches K and V of SPLIT_STEP positions, if the share has them: one thread. */
-static __device__ __forceinline__ void fetch_positions(const persistent_args &a, const persistent_layer &l,
-                                                       const attention_share &s, int first)
-{
-    if (first >= min(s.j.end, s.j.fresh)) return;
-    int shift = a.attend.page_shift, page = a.s.pages[first >> shift], C = a.m.C;
-    size_t at = ((((size_t)page * a.m.K + s.heads.kv) << shift) + (first & (a.m.page_slots - 1))) * C * 2;
-    bulk_fetch_into_l2((const char *)l.k_pool + at, SPLIT_STEP * C * 2);
-    bulk_fetch_into_l2((const char *)l.v_pool + at, SPLIT_STEP * C * 2);
-}
-
-/* The first of them, while q is not there yet. */
-static __device__ __forceinline__ void fetch_first_positions(const persistent_args &a,
-                                                             const persistent_layer &l,
-                                                             const attention_share &s)
-{
-    int i = (int)threadIdx.x - (STREAM_THREADS - 32); /* the last warp, which has least to finish */
-    if (!s.none && i >= 0 && i < FETCH_AHEAD) fetch_positions(a, l, s, s.j.origin + i * SPLIT_STEP);
-}
-
 /* One layer's attention, by the blocks that have a part in it. */
-template <int G, int L>
-static __device__ __forceinline__ void attend_layer(const persistent_args &a, const block_state &b,
+template <int CHUNKS>
+static __device__ __forceinline__ void attend_layer(const persistent_args &a, block_state &b,
                                                     const persistent_layer &l, const attention_share &s)
 {
-    typedef __nv_bfloat16 E;
     if (s.none) return;
     attend_args d = a.attend;
     d.op.attention.kv.k_pool = l.k_pool;
@@ -173,22 +131,15 @@ static __device__ __forceinline__ void attend_layer(const persistent_args &a, co
     d.op.k_norm = l.k_norm;
     d.op.cos = b.s->cos;
     d.op.sin = b.s->sin;
-    block_memory<E, G, L> &shared = *(block_memory<E, G, L> *)b.work;
+    attention_memory<CHUNKS> &shared = *(attention_memory<CHUNKS> *)b.work;
     head_pairs w = item_weights(d, threadIdx.x / 32, s.heads.n);
-    tile_reader<E, L> cache(d, s.j, s.heads.kv);
-    next_tile<E, L> tile;
-    ask_first_tile(tile, cache, d.op.attention.kv, s.j);
     const uint64_t *qkv = a.m.words + a.at.qkv, *k = qkv + (a.m.H + s.heads.kv) * a.m.C;
     posted_heads posted = {qkv + s.heads.first * a.m.C, k, k + a.m.K * a.m.C, b.tag};
     prepare_heads(shared, d, s.j, s.heads, w, posted);
     meet();
-    attend_tiles(shared, tile, cache, d.op.attention.kv, s.j, s.heads, [&](int first) {
-        if ((int)threadIdx.x == first / SPLIT_STEP % WARPS * 32)
-            fetch_positions(a, l, s, first + FETCH_AHEAD * SPLIT_STEP);
-    });
+    attend_share(a, b, shared, s);
     meet();
-    post_result(shared, a, b, s.j, s.heads, s.place);
-    meet(); /* the next product's input may be put where this was */
+    post_result(shared, a, b, s);
 }
 
 #endif

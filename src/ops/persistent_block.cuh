@@ -3,11 +3,13 @@
  * Rows of a product are dealt to the blocks in pairs of neighbours, as evenly as that goes, the same rows of every layer.
  * The block's tiles of all products, layer by layer, are one stream, which a warp of its own sends through a ring of
  * stages in shared memory, by bulk copies: whatever the other warps are doing or waiting for at the time, so that the ring
- * is full of weights when their inputs arrive. A stage is 1024 columns of 8 rows. */
+ * is full of weights when their inputs arrive. A stage is 1024 columns of 8 rows. Between the weights of a layer's q, k, v
+ * and of its o stand the K and V of the block's part of the attention, as far as they are in the cache: a stage is K or V of
+ * 64 positions, eight times eight in a row. */
 #ifndef NVLLM_OPS_PERSISTENT_BLOCK_CUH
 #define NVLLM_OPS_PERSISTENT_BLOCK_CUH
 
-#include "ops/attention_softmax.cuh"
+#include "ops/attention_merge.cuh"
 #include "ops/linear_stream.cuh"
 #include "ops/persistent.cuh"
 #include "ops/posts.cuh"
@@ -22,8 +24,10 @@ enum {
     GROUP_SUMS = GROUP_TILES * TILE_ROWS,
     SUMS_BYTES = 2 * STREAM_WARPS * GROUP_SUMS * (int)sizeof(float), /* two groups, used in turn */
     MOST_ROPE_PAIRS = 64,
-    FETCH_AHEAD = 4,                    /* tiles of K and V that L2 fetches before they are asked for */
-    HEADS_AT_ONCE = 4,                  /* of a block, in attention: what registers hold */
+    LEAST_POSITIONS = SPLIT_STEP,       /* of a block, in attention */
+    HEADS_AT_ONCE = 4,                  /* of a block, in attention: at most 8 (persistent_tiles.cuh) */
+    KV_COPIES = 8,                      /* of a tile of K or V */
+    COPY_POSITIONS = SPLIT_STEP / KV_COPIES,
     BLOCK_THREADS = STREAM_THREADS + 32 /* the last warp sends weights */
 };
 
@@ -110,6 +114,38 @@ static __device__ __forceinline__ int part_of_row(const persistent_model &m, int
     return part;
 }
 
+/* ---- The block's part of attention --------------------------------------------------------------------------- */
+
+/* Bytes from one copy of a stage of K or V to the next: 8 rows of 16 bytes, one of each copy, meet all banks once. */
+static __device__ __forceinline__ int kv_pitch(int C)
+{
+    return COPY_POSITIONS * C * 2 + 16;
+}
+
+/* What a block has of a layer's attention; none: nothing. */
+typedef struct {
+    bool none;
+    job j;
+    block_place place;
+    block_heads heads;
+    int past, tiles; /* positions origin .. past - 1 are in the cache: so many tiles of SPLIT_STEP */
+} attention_share;
+
+/* `length`: positions, this token included. */
+static __device__ __forceinline__ attention_share share_of_attention(const persistent_args &a,
+                                                                     const persistent_layer &l, int length)
+{
+    attention_share s;
+    s.place = {(int)blockIdx.x / a.columns, (int)blockIdx.x % a.columns, 0, a.columns};
+    s.none =
+        s.place.split >= a.attend.splits || !find_split(s.j, a.attend, (int)l.window, s.place.split, length);
+    s.j.row = s.j.token = 0;
+    s.heads = heads_of_column(a.attend, s.place.column);
+    s.past = min(s.j.end, s.j.fresh);
+    s.tiles = s.none ? 0 : (s.past - s.j.origin + SPLIT_STEP - 1) / SPLIT_STEP;
+    return s;
+}
+
 /* ---- The stream of weights ----------------------------------------------------------------------------------- */
 
 /* The sending warp's place in the ring. */
@@ -122,9 +158,9 @@ typedef struct {
     uint32_t behind_parity;
 } sender;
 
-/* A tile's rows from these columns on, one lane each, when the ring has room. */
+/* Rows of a stage, one lane each, when the ring has room. */
 static __device__ __forceinline__ void send_stage(sender &s, const __nv_bfloat16 *row, bool there, int rows,
-                                                  int bytes)
+                                                  int bytes, int pitch)
 {
     int lane = threadIdx.x % 32;
     uint32_t full = s.full + s.slot * 8;
@@ -136,7 +172,7 @@ static __device__ __forceinline__ void send_stage(sender &s, const __nv_bfloat16
     }
     if (lane == 0) mbarrier_arrive_expecting(full, rows * bytes);
     __syncwarp();
-    if (there) bulk_copy(shared_address(s.ring + s.slot * STAGE_PITCH + lane * ROW_PITCH), row, bytes, full);
+    if (there) bulk_copy(shared_address(s.ring + s.slot * STAGE_PITCH + lane * pitch), row, bytes, full);
     if (++s.slot == s.stages) {
         s.slot = 0;
         s.parity ^= 1;
@@ -156,19 +192,42 @@ static __device__ __forceinline__ void send_product(sender &s, const persistent_
         if (kind == PRODUCT_QKV) part = part_of_row(m, &row);
         const __nv_bfloat16 *from = w.w[part] + (size_t)row * p.cols;
         for (int column = 0; column < p.cols; column += STEP_COLS)
-            send_stage(s, from + column, there, rows, min((int)STEP_COLS, p.cols - column) * 2);
+            send_stage(s, from + column, there, rows, min((int)STEP_COLS, p.cols - column) * 2, ROW_PITCH);
     }
 }
 
-/* All weights of the block, in the order in which they are used. */
+/* K and V of the block's tiles: whole ones, of which the last may have positions that nobody has written yet. */
+static __device__ __forceinline__ void send_positions(sender &s, const persistent_args &a,
+                                                      const persistent_layer &l, const attention_share &share)
+{
+    int lane = threadIdx.x % 32, C = a.m.C, in_copy = COPY_POSITIONS * C, page = 0;
+    for (int tile = 0; tile < share.tiles; tile++) {
+        int first = share.j.origin + tile * SPLIT_STEP;
+        if (tile % 32 == 0 && tile + lane < share.tiles)
+            page = a.s.pages[(first + lane * SPLIT_STEP) >> a.attend.page_shift];
+        int of_tile = __shfl_sync(0xffffffffu, page, tile % 32);
+        size_t slot = (((size_t)of_tile * a.m.K + share.heads.kv) << a.attend.page_shift) +
+                      (first & (a.m.page_slots - 1));
+        size_t at = slot * C + (lane < KV_COPIES ? lane : 0) * in_copy;
+        send_stage(s, (const __nv_bfloat16 *)l.k_pool + at, lane < KV_COPIES, KV_COPIES, in_copy * 2, kv_pitch(C));
+        send_stage(s, (const __nv_bfloat16 *)l.v_pool + at, lane < KV_COPIES, KV_COPIES, in_copy * 2, kv_pitch(C));
+    }
+}
+
+/* All that the block reads, in the order in which it is used. */
 static __device__ __forceinline__ void send_all(const persistent_args &a, const block_state &b)
 {
     sender s = {
         b.ring, shared_address(b.s->full), shared_address(b.s->empty), 0, a.stages, 1, a.stages - a.in_flight,
         1}; /* parity 1: barriers that nobody has used yet */
-    for (int layer = 0; layer < a.m.L; layer++)
-        for (int kind = 0; kind < PRODUCT_HEAD; kind++)
-            send_product(s, a.m, b.layers[layer].product[kind], b.s->share[kind], kind);
+    int length = a.s.kv_len[0];
+    for (int layer = 0; layer < a.m.L; layer++) {
+        const persistent_layer &l = b.layers[layer];
+        for (int kind = 0; kind < PRODUCT_HEAD; kind++) {
+            if (kind == PRODUCT_QKV + 1) send_positions(s, a, l, share_of_attention(a, l, length));
+            send_product(s, a.m, l.product[kind], b.s->share[kind], kind);
+        }
+    }
     send_product(s, a.m, a.m.head, b.s->share[PRODUCT_HEAD], PRODUCT_HEAD);
 }
 
