@@ -5,17 +5,22 @@
 
 #include "ops/attention_block.cuh"
 
-/* The warps' results of one channel: max, sum of weights, weighted sum. M: a block_memory, or what has the same of it. */
-template <class M> static __device__ __forceinline__ float3 merge_warps(const M &shared, int g, int c)
+/* The warps' results of N neighbouring channels. M: a block_memory, or what has the same of it. */
+template <int N> struct merged {
+    float most, total, sum[N];
+};
+template <int N, class M>
+static __device__ __forceinline__ merged<N> merge_warps(const M &shared, int g, int c)
 {
-    float3 all = {LOWEST, 0, 0};
+    merged<N> all = {LOWEST, 0, {}};
 #pragma unroll
-    for (int w = 0; w < WARPS; w++) all.x = fmaxf(all.x, shared.most[w][g]);
+    for (int w = 0; w < WARPS; w++) all.most = fmaxf(all.most, shared.most[w][g]);
 #pragma unroll
     for (int w = 0; w < WARPS; w++) {
-        float factor = exp2_approx(shared.most[w][g] - all.x);
-        all.y += factor * shared.total[w][g];
-        all.z += factor * ((const float *)shared.sum[w][g])[c];
+        float factor = exp2_approx(shared.most[w][g] - all.most);
+        all.total += factor * shared.total[w][g];
+#pragma unroll
+        for (int i = 0; i < N; i++) all.sum[i] += factor * ((const float *)shared.sum[w][g])[c + i];
     }
     return all;
 }
@@ -68,14 +73,14 @@ static __device__ __forceinline__ void write_out(block_memory<E, G, L> &shared, 
     for (int i = threadIdx.x; i < b.n * padded; i += THREADS) {
         int g = i / padded, c = i % padded;
         if (c >= a.kv.C) continue;
-        float3 all = merge_warps(shared, g, c);
+        merged<1> all = merge_warps<1>(shared, g, c);
         if (j.splits == 1) {
-            out[(size_t)g * a.kv.C + c] = all.z / all.y;
+            out[(size_t)g * a.kv.C + c] = all.sum[0] / all.total;
             continue;
         }
         size_t at = (size_t)place.split * G + g;
-        sums[at * padded + c] = all.z;
-        if (c == 0) stats[at] = make_float2(all.x, all.y);
+        sums[at * padded + c] = all.sum[0];
+        if (c == 0) stats[at] = make_float2(all.most, all.total);
     }
     if (j.splits == 1) return;
     __syncthreads();

@@ -58,7 +58,7 @@ static __device__ __forceinline__ void turn_tables(const persistent_args &a, per
     }
 }
 
-template <int CHUNKS>
+template <int CHUNKS, bool WHOLE>
 static __device__ __forceinline__ void compute_all(const persistent_args &a, block_state &b)
 {
     const persistent_model &m = a.m;
@@ -71,7 +71,6 @@ static __device__ __forceinline__ void compute_all(const persistent_args &a, blo
     for (int layer = 0; layer < m.L; layer++) {
         const persistent_layer &l = b.layers[layer];
         const persistent_product *w = l.product;
-        attention_share attention = share_of_attention(a, l, length);
         b.tag = last_tag + 1 + (uint32_t)layer;
         product<PRODUCT_QKV>(a, b, w[PRODUCT_QKV], [&] {
             if (layer > 0)
@@ -79,7 +78,7 @@ static __device__ __forceinline__ void compute_all(const persistent_args &a, blo
             else
                 input_of_embedding(a, b, token, s.squares[0]);
         });
-        attend_layer<CHUNKS>(a, b, l, attention);
+        attend_layer<CHUNKS, WHOLE>(a, b, l, length);
         product<PRODUCT_OUT>(a, b, w[PRODUCT_OUT],
                              [&] { input_of_pairs(b, m.words + a.at.attention, m.H * m.C); });
         product<PRODUCT_GATE_UP>(a, b, w[PRODUCT_GATE_UP], [&] {
@@ -92,8 +91,8 @@ static __device__ __forceinline__ void compute_all(const persistent_args &a, blo
     if (blockIdx.x == 0 && threadIdx.x == 0) post_word(m.words, b.tag, 0);
 }
 
-/* CHUNKS of 32 channels in a head. */
-template <int CHUNKS>
+/* CHUNKS of 32 channels hold a head; WHOLE: and are filled by it. */
+template <int CHUNKS, bool WHOLE>
 static __global__ void __launch_bounds__(BLOCK_THREADS, 1)
     token_pass(const __grid_constant__ persistent_args a)
 {
@@ -104,7 +103,7 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1)
         send_all(a, b);
         return;
     }
-    compute_all<CHUNKS>(a, b);
+    compute_all<CHUNKS, WHOLE>(a, b);
 }
 
 /* ---- Launch -------------------------------------------------------------------------------------------------- */
@@ -151,7 +150,7 @@ static int work_bytes(const persistent_model *m)
     int widest = m->F > m->D ? m->F : m->D, q = m->H * m->C;
     if (q > widest) widest = q;
     size_t input = (size_t)(widest + COLS_PAD - 1) / COLS_PAD * COLS_PAD * sizeof(__nv_bfloat16);
-    size_t attention = m->C <= 64 ? sizeof(attention_memory<2>) : sizeof(attention_memory<4>);
+    size_t attention = m->C == 64 ? sizeof(attention_memory<2>) : sizeof(attention_memory<4>);
     return (int)(((input > attention ? input : attention) + 127) / 128 * 128);
 }
 
@@ -202,11 +201,12 @@ const char *persistent_refuses(const persistent_model *m, const cuda_context *cu
     return NULL;
 }
 
-template <int CHUNKS> static void launch_pass(persistent_args *a, int blocks, const cuda_context *cuda)
+template <int CHUNKS, bool WHOLE>
+static void launch_pass(persistent_args *a, int blocks, const cuda_context *cuda)
 {
     size_t shared = rest_bytes(&a->m, a->own_rows) + (size_t)a->stages * STAGE_PITCH;
-    cudaFuncSetAttribute(token_pass<CHUNKS>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
-    launch_cooperative(cuda, token_pass<CHUNKS>, (unsigned)blocks, BLOCK_THREADS, shared, *a);
+    cudaFuncSetAttribute(token_pass<CHUNKS, WHOLE>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+    launch_cooperative(cuda, token_pass<CHUNKS, WHOLE>, (unsigned)blocks, BLOCK_THREADS, shared, *a);
 }
 
 static attend_args attention_of(const persistent_model *m, const persistent_step *s, int groups, int splits)
@@ -249,8 +249,10 @@ void persistent_run(const persistent_model *m, const persistent_step *s, const c
     a.in_flight = a.stages < STAGES_IN_FLIGHT ? a.stages : STAGES_IN_FLIGHT;
     a.own_rows = own_rows_of(m, blocks);
     a.work_bytes = work_bytes(m);
-    if (m->C <= 64)
-        launch_pass<2>(&a, blocks, cuda);
+    if (m->C == 64)
+        launch_pass<2, true>(&a, blocks, cuda);
+    else if (m->C == 128)
+        launch_pass<4, true>(&a, blocks, cuda);
     else
-        launch_pass<4>(&a, blocks, cuda);
+        launch_pass<4, false>(&a, blocks, cuda);
 }

@@ -96,16 +96,17 @@ static __device__ __forceinline__ void post_result(const attention_memory<CHUNKS
     uint64_t *part = part_words(a, place.column, place.split);
     for (int i = threadIdx.x; i < pairs; i += THREADS) {
         int g = i / half, c = i % half * 2;
-        float3 x = merge_warps(shared, g, c), y = merge_warps(shared, g, c + 1);
+        merged<2> all = merge_warps<2>(shared, g, c);
         if (j.splits == 1) {
-            post_word(out + i, narrow_pair(x.z / x.y, y.z / y.y, __nv_bfloat16()), b.tag);
+            post_word(out + i, narrow_pair(all.sum[0] / all.total, all.sum[1] / all.total, __nv_bfloat16()),
+                      b.tag);
             continue;
         }
-        post_float(part + g * C + c, x.z, b.tag);
-        post_float(part + g * C + c + 1, y.z, b.tag);
+        post_float(part + g * C + c, all.sum[0], b.tag);
+        post_float(part + g * C + c + 1, all.sum[1], b.tag);
         if (c > 0) continue;
-        post_float(part + HEADS_AT_ONCE * C + 2 * g, x.x, b.tag);
-        post_float(part + HEADS_AT_ONCE * C + 2 * g + 1, x.y, b.tag);
+        post_float(part + HEADS_AT_ONCE * C + 2 * g, all.most, b.tag);
+        post_float(part + HEADS_AT_ONCE * C + 2 * g + 1, all.total, b.tag);
     }
     if (j.splits == 1) return;
     int first = pairs * place.split / j.splits, past = pairs * (place.split + 1) / j.splits;
@@ -119,10 +120,11 @@ static __device__ __forceinline__ void post_result(const attention_memory<CHUNKS
 }
 
 /* One layer's attention, by the blocks that have a part in it. */
-template <int CHUNKS>
+template <int CHUNKS, bool WHOLE>
 static __device__ __forceinline__ void attend_layer(const persistent_args &a, block_state &b,
-                                                    const persistent_layer &l, const attention_share &s)
+                                                    const persistent_layer &l, int length)
 {
+    attention_share s = share_of_attention(a, l, length);
     if (s.none) return;
     attend_args d = a.attend;
     d.op.attention.kv.k_pool = l.k_pool;
@@ -137,7 +139,7 @@ static __device__ __forceinline__ void attend_layer(const persistent_args &a, bl
     posted_heads posted = {qkv + s.heads.first * a.m.C, k, k + a.m.K * a.m.C, b.tag};
     prepare_heads(shared, d, s.j, s.heads, w, posted);
     meet();
-    attend_share(a, b, shared, s);
+    attend_share<CHUNKS, WHOLE>(a, b, shared, s);
     meet();
     post_result(shared, a, b, s);
 }

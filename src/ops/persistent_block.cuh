@@ -128,7 +128,7 @@ typedef struct {
     job j;
     block_place place;
     block_heads heads;
-    int past, tiles; /* positions origin .. past - 1 are in the cache: so many tiles of SPLIT_STEP */
+    int tiles; /* of SPLIT_STEP positions */
 } attention_share;
 
 /* `length`: positions, this token included. */
@@ -141,8 +141,7 @@ static __device__ __forceinline__ attention_share share_of_attention(const persi
         s.place.split >= a.attend.splits || !find_split(s.j, a.attend, (int)l.window, s.place.split, length);
     s.j.row = s.j.token = 0;
     s.heads = heads_of_column(a.attend, s.place.column);
-    s.past = min(s.j.end, s.j.fresh);
-    s.tiles = s.none ? 0 : (s.past - s.j.origin + SPLIT_STEP - 1) / SPLIT_STEP;
+    s.tiles = s.none ? 0 : (s.j.end - s.j.origin + SPLIT_STEP - 1) / SPLIT_STEP;
     return s;
 }
 
@@ -196,7 +195,7 @@ static __device__ __forceinline__ void send_product(sender &s, const persistent_
     }
 }
 
-/* K and V of the block's tiles: whole ones, of which the last may have positions that nobody has written yet. */
+/* K and V of the block's tiles: whole ones, of which the last has positions that nobody has written yet. */
 static __device__ __forceinline__ void send_positions(sender &s, const persistent_args &a,
                                                       const persistent_layer &l, const attention_share &share)
 {
@@ -214,6 +213,20 @@ static __device__ __forceinline__ void send_positions(sender &s, const persisten
     }
 }
 
+/* L2 fetches what all blocks will read at once, one piece by each of some blocks. */
+static __device__ __forceinline__ void fetch_vectors(const persistent_model &m, const persistent_layer &l,
+                                                     int layer)
+{
+    const float *const from[] = {l.product[PRODUCT_QKV].norm, l.q_norm, l.k_norm,
+                                 l.product[PRODUCT_GATE_UP].norm};
+    const int count[] = {m.D, m.C, m.C, m.D};
+    if (threadIdx.x % 32 > 0) return;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        if (from[i] && blockIdx.x == (unsigned)(layer * 4 + i) % gridDim.x)
+            bulk_fetch_into_l2(from[i], count[i] * (int)sizeof(float));
+}
+
 /* All that the block reads, in the order in which it is used. */
 static __device__ __forceinline__ void send_all(const persistent_args &a, const block_state &b)
 {
@@ -223,6 +236,7 @@ static __device__ __forceinline__ void send_all(const persistent_args &a, const 
     int length = a.s.kv_len[0];
     for (int layer = 0; layer < a.m.L; layer++) {
         const persistent_layer &l = b.layers[layer];
+        fetch_vectors(a.m, l, layer);
         for (int kind = 0; kind < PRODUCT_HEAD; kind++) {
             if (kind == PRODUCT_QKV + 1) send_positions(s, a, l, share_of_attention(a, l, length));
             send_product(s, a.m, l.product[kind], b.s->share[kind], kind);

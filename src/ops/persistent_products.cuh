@@ -190,14 +190,49 @@ static __device__ __forceinline__ void finish(const persistent_args &a, const bl
 
 /* ---- One product --------------------------------------------------------------------------------------------- */
 
-/* The last columns of a row that ends within a warp's: what lies behind it in the stage is no number of ours. */
-static __device__ __forceinline__ void multiply_end(float (&sum)[LOADS][4], const uint4 *stage,
-                                                    const uint4 (&in)[LOADS], int columns)
+/* One token's input against a stage, by tensor cores: of a[16, 16] * b[16, 8], rows 0-7 of a are the first and third pair
+ * of each 8 columns of the tile's rows, rows 8-15 the second and fourth; b's first column is those pairs of the input, its
+ * second column these. Of the result the first 8 rows count in the first column, the others in the second. */
+typedef struct {
+    uint32_t x, y;
+} input_pairs;
+
+static __device__ __forceinline__ void load_pairs_of_input(input_pairs (&in)[LOADS], const __nv_bfloat16 *x,
+                                                           bool there)
 {
-    uint4 own[LOADS];
+    int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int i = 0; i < LOADS; i++) own[i] = i * 32 < columns ? stage[i * 4] : make_uint4(0, 0, 0, 0);
-    multiply_step<1>(sum, own, in);
+    for (int i = 0; i < LOADS; i++) {
+        uint4 v = make_uint4(0, 0, 0, 0);
+        if (there && lane < 8) v = *(const uint4 *)(x + i * 32);
+        in[i] = lane < 4 ? input_pairs{v.x, v.z} : input_pairs{v.y, v.w};
+    }
+}
+
+/* Columns that a row has from the lane's first on, at least; what lies behind its end in the stage is no number of ours. */
+template <bool WHOLE>
+static __device__ __forceinline__ void multiply_stage(float (&sum)[LOADS][4], const uint4 *stage,
+                                                      const input_pairs (&in)[LOADS], int columns)
+{
+    uint4 w[LOADS];
+#pragma unroll
+    for (int i = 0; i < LOADS; i++)
+        w[i] = WHOLE || i * 32 < columns ? stage[i * 4] : make_uint4(0, 0, 0, 0);
+#pragma unroll
+    for (int i = 0; i < LOADS; i++) {
+        uint32_t rows[4] = {w[i].x, w[i].y, w[i].z, w[i].w};
+        mma_16x8x16(sum[i], rows, in[i].x, in[i].y, __nv_bfloat16());
+    }
+}
+
+/* The warp's sums of one tile into its place in the group's buffer. */
+static __device__ __forceinline__ void put_sums_of_stages(float (&sum)[LOADS][4], float *to)
+{
+    float total = ((sum[0][0] + sum[0][3]) + (sum[1][0] + sum[1][3])) +
+                  ((sum[2][0] + sum[2][3]) + (sum[3][0] + sum[3][3]));
+    if (threadIdx.x % 4 == 0) *to = total;
+#pragma unroll
+    for (int i = 0; i < LOADS; i++) sum[i][0] = sum[i][1] = sum[i][2] = sum[i][3] = 0;
 }
 
 /* input(): puts the input into b.work, and what b.s->squares of it the scale comes from. Afterwards the next one may be put
@@ -210,7 +245,6 @@ static __device__ __forceinline__ void product(const persistent_args &a, block_s
     const product_share &p = b.s->share[KIND];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warp_cols = warp * WARP_COLS, cols = p.cols,
               tiles = p.tiles;
-    const bool has_token = lane < 4; /* the lanes that hold row 0 of the inputs' fragment, and of the sums' */
     const __nv_bfloat16 *x = (const __nv_bfloat16 *)b.work + warp_cols + lane % 4 * 8;
     const int in_stage = lane / 4 * ROW_PITCH + warp_cols * 2 + lane % 4 * 16;
     result r = place_result<KIND>(a, w, p, 0);
@@ -218,12 +252,12 @@ static __device__ __forceinline__ void product(const persistent_args &a, block_s
     meet(); /* the results before have been posted: words are looked for behind them, not in their way */
     input();
     meet();
-    uint4 in[LOADS]; /* the same in every tile when rows have one step */
-    load_inputs(in, x, has_token && warp_cols < cols);
+    input_pairs in[LOADS]; /* the same in every tile when rows have one step */
+    load_pairs_of_input(in, x, warp_cols < cols);
     if (normed) scale = scale_of(b.s->squares[KIND == PRODUCT_GATE_UP], cols, a.m.eps);
     for (int first = 0; first < tiles; first += GROUP_TILES) {
         float *sums = b.sums + b.buffer * STREAM_WARPS * GROUP_SUMS,
-              *to = sums + warp * GROUP_SUMS + lane % 4 * 2;
+              *to = sums + warp * GROUP_SUMS + lane / 4;
         int past = min(first + (int)GROUP_TILES, tiles);
         if (first > 0) r = place_result<KIND>(a, w, p, first);
 #pragma unroll 1
@@ -231,14 +265,14 @@ static __device__ __forceinline__ void product(const persistent_args &a, block_s
 #pragma unroll 1
             for (int column = warp_cols; column < cols + warp_cols; column += STEP_COLS) {
                 const uint4 *stage = (const uint4 *)(receive_stage(b) + in_stage);
-                if (cols > STEP_COLS) load_inputs(in, x + column - warp_cols, has_token && column < cols);
+                if (cols > STEP_COLS) load_pairs_of_input(in, x + column - warp_cols, column < cols);
                 if (column + WARP_COLS <= cols)
-                    multiply_step<4>(sum, stage, in);
+                    multiply_stage<true>(sum, stage, in, 0);
                 else if (column < cols)
-                    multiply_end(sum, stage, in, cols - column - lane % 4 * 8);
+                    multiply_stage<false>(sum, stage, in, cols - column - lane % 4 * 8);
                 release_stage(a, b);
             }
-            put_sums(sum, to, has_token);
+            put_sums_of_stages(sum, to);
         }
         meet();
         finish<KIND>(a, b, r, sums, scale);

@@ -118,6 +118,16 @@ static __device__ __forceinline__ void mma_16x8x16(float (&d)[4], const uint32_t
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/* d[16, 8] += a[16, 8] * b[8, 8]: a is its first two matrices, b the first. */
+static __device__ __forceinline__ void mma_16x8x8(float (&d)[4], const uint32_t (&a)[2], uint32_t b,
+                                                  __nv_bfloat16)
+{
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b));
+}
+
 /* d[16, 8] = a[16, 32] * b[32, 8] + start, int8 products summed in int32.
  *   d: as above
  *   a: its 8 x 16 matrices: rows 0-7 of columns 0-15, rows 8-15 of them, rows 0-7 of columns 16-31, rows 8-15 of them

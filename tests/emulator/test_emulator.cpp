@@ -223,7 +223,7 @@ static void copies_arrive_when_they_are_waited_for(void **)
 }
 
 /* a: [16, 16], b: [16, 8] (row major) in bf16, through ldmatrix; small whole numbers, so everything is exact. */
-static void multiply(float *out)
+static void multiply(float *out, bool halves)
 {
     uint16_t *a = (uint16_t *)dynamic_shared<16>(), *b = a + 256;
     int lane = (int)threadIdx.x;
@@ -234,21 +234,29 @@ static void multiply(float *out)
     float d[4] = {};
     load_matrices(x, shared_address(a + lane % 16 * 16 + lane / 16 * 8));
     load_matrices_transposed(y, shared_address(b + lane % 16 * 8)); /* its two 8 x 8 matrices, twice */
-    mma_16x8x16(d, x, y[0], y[1], __nv_bfloat16());
+    if (halves) {
+        uint32_t left[2] = {x[0], x[1]}, right[2] = {x[2], x[3]};
+        mma_16x8x8(d, left, y[0], __nv_bfloat16());
+        mma_16x8x8(d, right, y[1], __nv_bfloat16());
+    } else
+        mma_16x8x16(d, x, y[0], y[1], __nv_bfloat16());
     for (int q = 0; q < 4; q++) out[(lane / 4 + q / 2 * 8) * 8 + lane % 4 * 2 + q % 2] = d[q];
 }
 
 static void matrix_instructions_multiply(void **)
 {
     float *out = array(128), got[128];
-    launch(false, 1, multiply, 1, 32, out);
-    read(got, out, 128);
-    for (int i = 0; i < 16; i++)
-        for (int j = 0; j < 8; j++) {
-            float sum = 0;
-            for (int k = 0; k < 16; k++) sum += (float)((i * 16 + k) % 7 - i) * (float)((k * 8 + j) % 5 + k);
-            assert_true(got[i * 8 + j] == sum);
-        }
+    for (int halves = 0; halves < 2; halves++) {
+        launch(false, 1, multiply, 1, 32, out, halves != 0);
+        read(got, out, 128);
+        for (int i = 0; i < 16; i++)
+            for (int j = 0; j < 8; j++) {
+                float sum = 0;
+                for (int k = 0; k < 16; k++)
+                    sum += (float)((i * 16 + k) % 7 - i) * (float)((k * 8 + j) % 5 + k);
+                assert_true(got[i * 8 + j] == sum);
+            }
+    }
     cudaFree(out);
 }
 
