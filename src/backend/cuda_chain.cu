@@ -74,7 +74,7 @@ static const char *take_layer(persistent_layer *out, const persistent_model *m, 
     out->k_norm = t->k_norm;
     out->k_pool = kv->k_pool;
     out->v_pool = kv->v_pool;
-    out->window = t->attention.window;
+    out->window = (int32_t)t->attention.window;
     return NULL;
 }
 

@@ -67,6 +67,7 @@ static __device__ __forceinline__ void compute_all(const persistent_args &a, blo
     if (token < 0) token = a.s.drawn[-1 - token];
     uint32_t last_tag = posted_word(m.words).x;
     turn_tables(a, &s);
+    if (threadIdx.x == STREAM_THREADS - 1) s.attention = share_of_attention(a, b.layers[0].window, length);
 #pragma unroll 1
     for (int layer = 0; layer < m.L; layer++) {
         const persistent_layer &l = b.layers[layer];

@@ -20,7 +20,7 @@ typedef struct {
     persistent_product product[PRODUCT_HEAD];
     const float *q_norm, *k_norm; /* NULL: none */
     void *k_pool, *v_pool;
-    int64_t window; /* 0: all positions */
+    int32_t window; /* 0: all positions */
 } persistent_layer;
 
 typedef struct {

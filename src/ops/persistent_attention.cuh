@@ -83,7 +83,7 @@ static __device__ __forceinline__ float2 merge_parts(const persistent_args &a, i
 }
 
 /* The block's result: for the product behind, or for the other splits and then its share of the channels. */
-template <int CHUNKS>
+template <int CHUNKS, bool WHOLE>
 static __device__ __forceinline__ void post_result(const attention_memory<CHUNKS> &shared,
                                                    const persistent_args &a, const block_state &b,
                                                    const attention_share &s)
@@ -91,7 +91,7 @@ static __device__ __forceinline__ void post_result(const attention_memory<CHUNKS
     const job &j = s.j;
     const block_heads &heads = s.heads;
     const block_place &place = s.place;
-    int C = a.m.C, half = C / 2, pairs = heads.n * half;
+    const int C = WHOLE ? 32 * CHUNKS : a.m.C, half = C / 2, pairs = heads.n * half;
     uint64_t *out = a.m.words + a.at.attention + heads.first * half;
     uint64_t *part = part_words(a, place.column, place.split);
     for (int i = threadIdx.x; i < pairs; i += THREADS) {
@@ -109,8 +109,8 @@ static __device__ __forceinline__ void post_result(const attention_memory<CHUNKS
         post_float(part + HEADS_AT_ONCE * C + 2 * g + 1, all.total, b.tag);
     }
     if (j.splits == 1) return;
-    int first = pairs * place.split / j.splits, past = pairs * (place.split + 1) / j.splits;
-    for (int base = first; base < past; base += THREADS) {
+    int past = s.own_end;
+    for (int base = s.own_pair; base < past; base += THREADS) {
         int i = base + (int)threadIdx.x;
         if (base + (int)threadIdx.x / 32 * 32 >= past) break; /* whole warps */
         int at = min(i, past - 1);
@@ -124,7 +124,12 @@ template <int CHUNKS, bool WHOLE>
 static __device__ __forceinline__ void attend_layer(const persistent_args &a, block_state &b,
                                                     const persistent_layer &l, int length)
 {
-    attention_share s = share_of_attention(a, l, length);
+    const attention_share &s = b.s->attention;
+    if (l.window != s.window) {
+        meet();
+        if (threadIdx.x == 0) b.s->attention = share_of_attention(a, l.window, length);
+        meet();
+    }
     if (s.none) return;
     attend_args d = a.attend;
     d.op.attention.kv.k_pool = l.k_pool;
@@ -141,7 +146,7 @@ static __device__ __forceinline__ void attend_layer(const persistent_args &a, bl
     meet();
     attend_share<CHUNKS, WHOLE>(a, b, shared, s);
     meet();
-    post_result(shared, a, b, s);
+    post_result<CHUNKS, WHOLE>(shared, a, b, s);
 }
 
 #endif

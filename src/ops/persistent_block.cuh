@@ -51,6 +51,42 @@ typedef struct {
     int work_bytes; /* for inputs and for attention, which take turns */
 } persistent_args;
 
+/* ---- The block's part of attention --------------------------------------------------------------------------- */
+
+/* Bytes from one copy of a stage of K or V to the next: 8 rows of 16 bytes, one of each copy, meet all banks once. */
+static __device__ __forceinline__ int kv_pitch(int C)
+{
+    return COPY_POSITIONS * C * 2 + 16;
+}
+
+/* What a block has of the attention of layers with this window; none: nothing. */
+typedef struct {
+    int window;
+    bool none;
+    job j;
+    block_place place;
+    block_heads heads;
+    int tiles;             /* of SPLIT_STEP positions */
+    int own_pair, own_end; /* of the heads' pairs of channels, those that this block brings together of all splits */
+} attention_share;
+
+/* `length`: positions, this token included. */
+static __device__ __forceinline__ attention_share share_of_attention(const persistent_args &a, int window,
+                                                                     int length)
+{
+    attention_share s;
+    s.window = window;
+    s.place = {(int)blockIdx.x / a.columns, (int)blockIdx.x % a.columns, 0, a.columns};
+    s.none = s.place.split >= a.attend.splits || !find_split(s.j, a.attend, window, s.place.split, length);
+    s.j.row = s.j.token = 0;
+    s.heads = heads_of_column(a.attend, s.place.column);
+    s.tiles = s.none ? 0 : (s.j.end - s.j.origin + SPLIT_STEP - 1) / SPLIT_STEP;
+    int pairs = s.heads.n * a.m.C / 2, splits = s.none ? 1 : s.j.splits;
+    s.own_pair = pairs * s.place.split / splits;
+    s.own_end = pairs * (s.place.split + 1) / splits;
+    return s;
+}
+
 /* ---- Shared memory ------------------------------------------------------------------------------------------- */
 
 /* The block's part of one product. */
@@ -64,6 +100,7 @@ typedef struct {
     uint64_t full[MOST_STAGES], empty[MOST_STAGES]; /* barriers */
     alignas(16) float squares[2][STREAM_WARPS];
     product_share share[PRODUCTS];
+    attention_share attention; /* of the current layer's window */
     float cos[MOST_ROPE_PAIRS], sin[MOST_ROPE_PAIRS];
 } persistent_shared;
 
@@ -112,37 +149,6 @@ static __device__ __forceinline__ int part_of_row(const persistent_model &m, int
     int q = m.H * m.C, kv = m.K * m.C, part = (*row >= q) + (*row >= q + kv);
     *row -= part == 0 ? 0 : part == 1 ? q : q + kv;
     return part;
-}
-
-/* ---- The block's part of attention --------------------------------------------------------------------------- */
-
-/* Bytes from one copy of a stage of K or V to the next: 8 rows of 16 bytes, one of each copy, meet all banks once. */
-static __device__ __forceinline__ int kv_pitch(int C)
-{
-    return COPY_POSITIONS * C * 2 + 16;
-}
-
-/* What a block has of a layer's attention; none: nothing. */
-typedef struct {
-    bool none;
-    job j;
-    block_place place;
-    block_heads heads;
-    int tiles; /* of SPLIT_STEP positions */
-} attention_share;
-
-/* `length`: positions, this token included. */
-static __device__ __forceinline__ attention_share share_of_attention(const persistent_args &a,
-                                                                     const persistent_layer &l, int length)
-{
-    attention_share s;
-    s.place = {(int)blockIdx.x / a.columns, (int)blockIdx.x % a.columns, 0, a.columns};
-    s.none =
-        s.place.split >= a.attend.splits || !find_split(s.j, a.attend, (int)l.window, s.place.split, length);
-    s.j.row = s.j.token = 0;
-    s.heads = heads_of_column(a.attend, s.place.column);
-    s.tiles = s.none ? 0 : (s.j.end - s.j.origin + SPLIT_STEP - 1) / SPLIT_STEP;
-    return s;
 }
 
 /* ---- The stream of weights ----------------------------------------------------------------------------------- */
@@ -234,11 +240,13 @@ static __device__ __forceinline__ void send_all(const persistent_args &a, const 
         b.ring, shared_address(b.s->full), shared_address(b.s->empty), 0, a.stages, 1, a.stages - a.in_flight,
         1}; /* parity 1: barriers that nobody has used yet */
     int length = a.s.kv_len[0];
+    attention_share attention = share_of_attention(a, b.layers[0].window, length);
     for (int layer = 0; layer < a.m.L; layer++) {
         const persistent_layer &l = b.layers[layer];
+        if (l.window != attention.window) attention = share_of_attention(a, l.window, length);
         fetch_vectors(a.m, l, layer);
         for (int kind = 0; kind < PRODUCT_HEAD; kind++) {
-            if (kind == PRODUCT_QKV + 1) send_positions(s, a, l, share_of_attention(a, l, length));
+            if (kind == PRODUCT_QKV + 1) send_positions(s, a, l, attention);
             send_product(s, a.m, l.product[kind], b.s->share[kind], kind);
         }
     }

@@ -11,18 +11,64 @@ static __device__ __forceinline__ int padded_columns(int cols)
     return (cols + COLS_PAD - 1) / COLS_PAD * COLS_PAD;
 }
 
-/* x[k ..] = bf16(v * w) for four columns, zeros past cols; returns the sum of their squares. */
-static __device__ __forceinline__ float put_normed(__nv_bfloat16 *x, int k, int cols, float4 v, float4 w)
+/* x[k] and x[k + 1] = bf16(v * w), zeros past cols; returns the sum of their squares. */
+static __device__ __forceinline__ float put_normed(__nv_bfloat16 *x, int k, int cols, float2 v, float2 w)
 {
     if (k >= padded_columns(cols)) return 0;
-    if (k >= cols) v = w = make_float4(0, 0, 0, 0);
-    *(uint2 *)(x + k) = narrow_4(make_float4(v.x * w.x, v.y * w.y, v.z * w.z, v.w * w.w));
-    return v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+    if (k >= cols) v = w = make_float2(0, 0);
+    *(uint32_t *)(x + k) = narrow_pair(v.x * w.x, v.y * w.y, __nv_bfloat16());
+    return v.x * v.x + v.y * v.y;
 }
 
-static __device__ __forceinline__ float4 norm_weights(const float *norm, int k, int cols)
+static __device__ __forceinline__ float2 norm_weights(const float *norm, int k, int cols)
 {
-    return k < cols ? *(const float4 *)(norm + k) : make_float4(0, 0, 0, 0);
+    return k < cols ? *(const float2 *)(norm + k) : make_float2(0, 0);
+}
+
+/* Calls put.some<N>(first) so that each call has N times `span` of the columns, few where few are left: what a call reads, it
+ * reads at once. */
+template <class P> static __device__ __forceinline__ void put_all(int cols, int span, const P &put)
+{
+    for (int first = 0; first < cols;) {
+        if (cols - first > 4 * span) {
+            put.template some<8>(first);
+            first += 8 * span;
+        } else {
+            put.template some<4>(first);
+            first += 4 * span;
+        }
+    }
+}
+
+/* Neighbouring lanes take neighbouring pairs of words: half as long a wait as for two pairs each (measured). */
+struct words_input {
+    enum { SPAN = STREAM_THREADS * 2 };
+    __nv_bfloat16 *x;
+    const uint64_t *words;
+    const float *norm;
+    uint32_t tag;
+    int cols;
+    float *sum;
+
+    template <int N> __device__ __forceinline__ void some(int first) const
+    {
+        int k = first + (int)threadIdx.x * 2;
+        float2 w[N];
+        uint4 pair[N];
+#pragma unroll
+        for (int i = 0; i < N; i++) w[i] = norm_weights(norm, k + i * SPAN, cols);
+        read_pairs(pair, words, k, SPAN, cols, tag);
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            *sum += put_normed(x, k + i * SPAN, cols,
+                               make_float2(__uint_as_float(pair[i].x), __uint_as_float(pair[i].z)), w[i]);
+    }
+};
+
+static __device__ __forceinline__ void leave_squares(float *squares, float sum)
+{
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32] = sum;
 }
 
 /* The residual stream from its words, weighted by the norm; squares[warp]: sums of squares. */
@@ -30,50 +76,16 @@ static __device__ __forceinline__ void input_of_words(const block_state &b, cons
                                                       uint32_t tag, const float *norm, int cols,
                                                       float *squares)
 {
-    enum { AT_ONCE = 4, SPAN = STREAM_THREADS * 4 };
-    __nv_bfloat16 *x = (__nv_bfloat16 *)b.work;
     float sum = 0;
-    for (int base = 0; base < cols; base += AT_ONCE * SPAN) {
-        int k = base + (int)threadIdx.x * 4;
-        float4 w[AT_ONCE];
-        uint4 low[AT_ONCE], high[AT_ONCE];
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) w[i] = norm_weights(norm, k + i * SPAN, cols);
-        look_until([&] {
-            bool all = true;
-#pragma unroll
-            for (int i = 0; i < AT_ONCE; i++) {
-                bool there = k + i * SPAN < cols;
-                low[i] = there ? posted_pair(words + k + i * SPAN) : make_uint4(0, tag, 0, tag);
-                high[i] = there ? posted_pair(words + k + i * SPAN + 2) : make_uint4(0, tag, 0, tag);
-            }
-#pragma unroll
-            for (int i = 0; i < AT_ONCE; i++)
-                all = all && low[i].y == tag && low[i].w == tag && high[i].y == tag && high[i].w == tag;
-            return all;
-        });
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++)
-            sum += put_normed(x, k + i * SPAN, cols,
-                              make_float4(__uint_as_float(low[i].x), __uint_as_float(low[i].z),
-                                          __uint_as_float(high[i].x), __uint_as_float(high[i].z)),
-                              w[i]);
-    }
-    sum = warp_sum(sum);
-    if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32] = sum;
+    words_input put = {(__nv_bfloat16 *)b.work, words, norm, tag, cols, &sum};
+    put_all(padded_columns(cols), words_input::SPAN, put);
+    leave_squares(squares, sum);
 }
 
-/* Elements k .. k+3 of a stored row. */
-static __device__ __forceinline__ float4 load_four(const void *row, dtype format, int k)
+/* Elements k and k + 1 of a stored row. */
+static __device__ __forceinline__ float2 load_two(const void *row, dtype format, int k)
 {
-    if (format != DTYPE_BF16)
-        return make_float4(load_float(row, format, k), load_float(row, format, k + 1),
-                           load_float(row, format, k + 2), load_float(row, format, k + 3));
-    float x[4];
-    uint2 pairs = *(const uint2 *)((const __nv_bfloat16 *)row + k);
-    widen_pair(x, pairs.x, __nv_bfloat16());
-    widen_pair(x + 2, pairs.y, __nv_bfloat16());
-    return make_float4(x[0], x[1], x[2], x[3]);
+    return make_float2(load_float(row, format, k), load_float(row, format, k + 1));
 }
 
 /* The same from a row of the embedding, of which the block keeps its own part. */
@@ -85,30 +97,38 @@ static __device__ __forceinline__ void input_of_embedding(const persistent_args 
     const product_share &own = b.s->share[PRODUCT_DOWN];
     __nv_bfloat16 *x = (__nv_bfloat16 *)b.work;
     float sum = 0;
-    for (int k = threadIdx.x * 4; k < padded_columns(m.D); k += STREAM_THREADS * 4) {
-        float4 v = k < m.D ? load_four(row, m.embedding_format, k) : make_float4(0, 0, 0, 0);
+    for (int k = threadIdx.x * 2; k < padded_columns(m.D); k += STREAM_THREADS * 2) {
+        float2 v = k < m.D ? load_two(row, m.embedding_format, k) : make_float2(0, 0);
         sum += put_normed(x, k, m.D, v, norm_weights(b.layers[0].product[PRODUCT_QKV].norm, k, m.D));
     }
     for (int i = threadIdx.x; i < own.rows; i += STREAM_THREADS)
         b.own[i] = load_float(row, m.embedding_format, own.first + i);
-    sum = warp_sum(sum);
-    if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32] = sum;
+    leave_squares(squares, sum);
 }
 
 /* Inputs that were rounded where they were made: two columns in a word. */
-static __device__ __forceinline__ void input_of_pairs(const block_state &b, const uint64_t *words, int cols)
-{
-    enum { AT_ONCE = 8, SPAN = STREAM_THREADS * 4 };
-    __nv_bfloat16 *x = (__nv_bfloat16 *)b.work;
-    int padded = padded_columns(cols);
-    for (int base = 0; base < cols; base += AT_ONCE * SPAN) {
-        int k = base + (int)threadIdx.x * 4;
-        uint4 pair[AT_ONCE];
-        read_pairs(pair, words, k / 2, SPAN / 2, cols / 2, b.tag);
+struct pairs_input {
+    enum { SPAN = STREAM_THREADS * 4 };
+    __nv_bfloat16 *x;
+    const uint64_t *words;
+    uint32_t tag;
+    int cols, padded;
+
+    template <int N> __device__ __forceinline__ void some(int first) const
+    {
+        int k = first + (int)threadIdx.x * 4;
+        uint4 pair[N];
+        read_pairs(pair, words, k / 2, SPAN / 2, cols / 2, tag);
 #pragma unroll
-        for (int i = 0; i < AT_ONCE; i++)
+        for (int i = 0; i < N; i++)
             if (k + i * SPAN < padded) *(uint2 *)(x + k + i * SPAN) = make_uint2(pair[i].x, pair[i].z);
     }
+};
+
+static __device__ __forceinline__ void input_of_pairs(const block_state &b, const uint64_t *words, int cols)
+{
+    pairs_input put = {(__nv_bfloat16 *)b.work, words, b.tag, cols, padded_columns(cols)};
+    put_all(put.padded, pairs_input::SPAN, put);
 }
 
 /* ---- Results ------------------------------------------------------------------------------------------------- */
@@ -139,10 +159,10 @@ static __device__ __forceinline__ result place_result(const persistent_args &a, 
 
 static __device__ __forceinline__ float total_of(const float *sums, int i)
 {
-    float total = 0;
+    float x[STREAM_WARPS];
 #pragma unroll
-    for (int w = 0; w < STREAM_WARPS; w++) total += sums[w * GROUP_SUMS + i];
-    return total;
+    for (int w = 0; w < STREAM_WARPS; w++) x[w] = sums[w * GROUP_SUMS + i];
+    return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]));
 }
 
 /* 1/rms of the input. */

@@ -113,7 +113,7 @@ static __device__ __forceinline__ void score_tile(float (&score)[2], const warp_
 /* Scores become weights relative to the new maximum, high and low parts, and what was summed before is brought to it. */
 template <int CHUNKS>
 static __device__ __forceinline__ void weigh_tile(warp_result<CHUNKS> &now, uint32_t (&weights)[2],
-                                                  const float (&score)[2])
+                                                  const float (&score)[2], bool is_first)
 {
     float most = fmaxf(score[0], score[1]), high[2];
     most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
@@ -123,10 +123,11 @@ static __device__ __forceinline__ void weigh_tile(warp_result<CHUNKS> &now, uint
         float old = exp2_approx(now.most - most);
         now.most = most;
         now.total *= old;
+        if (!is_first)
 #pragma unroll
-        for (int i = 0; i < 4 * CHUNKS; i++)
+            for (int i = 0; i < 4 * CHUNKS; i++)
 #pragma unroll
-            for (int j = 0; j < 4; j++) now.sum[i][j] *= old;
+                for (int j = 0; j < 4; j++) now.sum[i][j] *= old;
     }
     float first = exp2_approx(score[0] - now.most), second = exp2_approx(score[1] - now.most);
     now.total += first + second;
@@ -223,7 +224,7 @@ static __device__ __forceinline__ void attend_share(const persistent_args &a, bl
         t.v = first + copy_of_v * COPY_POSITIONS == s.j.fresh ? fresh_v : shared_address(stage) + v_at;
         load_values(v, t, C);
         release_stage(a, b);
-        weigh_tile(now, weights, score);
+        weigh_tile(now, weights, score, tile == 0);
         add_values(now, weights, v);
     }
     leave_result(shared, now, s.heads.n);
