@@ -38,7 +38,8 @@ static __device__ __forceinline__ block_state begin(const persistent_args &a)
     b.layers = layers;
     b.own = (float *)(layers + a.m.L);
     copy_layers(a.m.layers, layers, a.m.L);
-    if (threadIdx.x < PRODUCTS) deal_product(b.s->share[threadIdx.x], a.m, threadIdx.x);
+    if (threadIdx.x < PRODUCTS) deal_product(b.s->share[threadIdx.x], a, threadIdx.x);
+    if (threadIdx.x == 0) b.s->head = a.m.head;
     if ((int)threadIdx.x < a.stages) {
         mbarrier_init(shared_address(&b.s->full[threadIdx.x]), 1);
         mbarrier_init(shared_address(&b.s->empty[threadIdx.x]), STREAM_WARPS);
@@ -65,30 +66,21 @@ static __device__ __forceinline__ void compute_all(const persistent_args &a, blo
     persistent_shared &s = *b.s;
     int length = a.s.kv_len[0], token = a.s.tokens[0];
     if (token < 0) token = a.s.drawn[-1 - token];
-    uint32_t last_tag = posted_word(m.words).x;
+    b.tag = posted_word(m.words).x + 1;
     turn_tables(a, &s);
     if (threadIdx.x == STREAM_THREADS - 1) s.attention = share_of_attention(a, b.layers[0].window, length);
+    input_of_embedding(a, b, token);
+    int layer = 0, kind = PRODUCT_QKV;
 #pragma unroll 1
-    for (int layer = 0; layer < m.L; layer++) {
+    while (layer < m.L) {
         const persistent_layer &l = b.layers[layer];
-        const persistent_product *w = l.product;
-        b.tag = last_tag + 1 + (uint32_t)layer;
-        product<PRODUCT_QKV>(a, b, w[PRODUCT_QKV], [&] {
-            if (layer > 0)
-                input_of_words(b, m.words + a.at.out, b.tag - 1, w[PRODUCT_QKV].norm, m.D, s.squares[0]);
-            else
-                input_of_embedding(a, b, token, s.squares[0]);
-        });
-        attend_layer<CHUNKS, WHOLE>(a, b, l, length);
-        product<PRODUCT_OUT>(a, b, w[PRODUCT_OUT],
-                             [&] { input_of_pairs(b, m.words + a.at.attention, m.H * m.C); });
-        product<PRODUCT_GATE_UP>(a, b, w[PRODUCT_GATE_UP], [&] {
-            input_of_words(b, m.words + a.at.middle, b.tag, w[PRODUCT_GATE_UP].norm, m.D, s.squares[1]);
-        });
-        product<PRODUCT_DOWN>(a, b, w[PRODUCT_DOWN], [&] { input_of_pairs(b, m.words + a.at.ffn, m.F); });
+        product(a, b, l.product[kind], kind, layer == 0 && kind == PRODUCT_QKV);
+        if (kind == PRODUCT_QKV) attend_layer<CHUNKS, WHOLE>(a, b, l, length);
+        if (++kind < PRODUCT_HEAD) continue;
+        layer++;
+        if (layer < m.L) kind = PRODUCT_QKV, b.tag++;
     }
-    product<PRODUCT_HEAD>(
-        a, b, m.head, [&] { input_of_words(b, m.words + a.at.out, b.tag, m.head.norm, m.D, s.squares[0]); });
+    product(a, b, s.head, PRODUCT_HEAD, false);
     if (blockIdx.x == 0 && threadIdx.x == 0) post_word(m.words, b.tag, 0);
 }
 

@@ -89,17 +89,21 @@ static __device__ __forceinline__ attention_share share_of_attention(const persi
 
 /* ---- Shared memory ------------------------------------------------------------------------------------------- */
 
-/* The block's part of one product. */
+/* A product, and the block's part of it. */
 typedef struct {
     int first, rows; /* rows (gate rows when gated) */
     int tiles;       /* of 8 rows; gate's and up's in turns when gated */
     int cols;
+    bool normed;   /* the input is the residual stream, else it comes as pairs */
+    bool residual; /* the result is added to it */
+    int in, out;   /* where their words begin; out is none: logits */
 } product_share;
 
 typedef struct {
     uint64_t full[MOST_STAGES], empty[MOST_STAGES]; /* barriers */
-    alignas(16) float squares[2][STREAM_WARPS];
+    alignas(16) float squares[STREAM_WARPS];
     product_share share[PRODUCTS];
+    persistent_product head;
     attention_share attention; /* of the current layer's window */
     float cos[MOST_ROPE_PAIRS], sin[MOST_ROPE_PAIRS];
 } persistent_shared;
@@ -131,8 +135,9 @@ static __device__ __forceinline__ void deal_rows(product_share &p, int rows, int
 }
 
 /* One thread per product. */
-static __device__ __forceinline__ void deal_product(product_share &p, const persistent_model &m, int kind)
+static __device__ __forceinline__ void deal_product(product_share &p, const persistent_args &a, int kind)
 {
+    const persistent_model &m = a.m;
     int q = m.H * m.C, kv = m.K * m.C;
     int rows = kind == PRODUCT_QKV       ? q + 2 * kv
                : kind == PRODUCT_GATE_UP ? m.F
@@ -141,6 +146,12 @@ static __device__ __forceinline__ void deal_product(product_share &p, const pers
     p.cols = kind == PRODUCT_OUT ? q : kind == PRODUCT_DOWN ? m.F : m.D;
     deal_rows(p, rows, kind == PRODUCT_HEAD ? 1 : 2);
     p.tiles = (p.rows + TILE_ROWS - 1) / TILE_ROWS * (kind == PRODUCT_GATE_UP ? 2 : 1);
+    p.residual = kind == PRODUCT_OUT || kind == PRODUCT_DOWN;
+    p.normed = !p.residual;
+    const uint32_t in[PRODUCTS] = {a.at.out, a.at.attention, a.at.middle, a.at.ffn, a.at.out},
+                   out[PRODUCTS] = {a.at.qkv, a.at.middle, a.at.ffn, a.at.out, 0};
+    p.in = (int)in[kind];
+    p.out = (int)out[kind];
 }
 
 /* Of q, k and v; `row` becomes one of the part. */
@@ -219,20 +230,6 @@ static __device__ __forceinline__ void send_positions(sender &s, const persisten
     }
 }
 
-/* L2 fetches what all blocks will read at once, one piece by each of some blocks. */
-static __device__ __forceinline__ void fetch_vectors(const persistent_model &m, const persistent_layer &l,
-                                                     int layer)
-{
-    const float *const from[] = {l.product[PRODUCT_QKV].norm, l.q_norm, l.k_norm,
-                                 l.product[PRODUCT_GATE_UP].norm};
-    const int count[] = {m.D, m.C, m.C, m.D};
-    if (threadIdx.x % 32 > 0) return;
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        if (from[i] && blockIdx.x == (unsigned)(layer * 4 + i) % gridDim.x)
-            bulk_fetch_into_l2(from[i], count[i] * (int)sizeof(float));
-}
-
 /* All that the block reads, in the order in which it is used. */
 static __device__ __forceinline__ void send_all(const persistent_args &a, const block_state &b)
 {
@@ -244,7 +241,6 @@ static __device__ __forceinline__ void send_all(const persistent_args &a, const 
     for (int layer = 0; layer < a.m.L; layer++) {
         const persistent_layer &l = b.layers[layer];
         if (l.window != attention.window) attention = share_of_attention(a, l.window, length);
-        fetch_vectors(a.m, l, layer);
         for (int kind = 0; kind < PRODUCT_HEAD; kind++) {
             if (kind == PRODUCT_QKV + 1) send_positions(s, a, l, attention);
             send_product(s, a.m, l.product[kind], b.s->share[kind], kind);

@@ -25,61 +25,32 @@ static __device__ __forceinline__ float2 norm_weights(const float *norm, int k, 
     return k < cols ? *(const float2 *)(norm + k) : make_float2(0, 0);
 }
 
-/* Calls put.some<N>(first) so that each call has N times `span` of the columns, few where few are left: what a call reads, it
- * reads at once. */
-template <class P> static __device__ __forceinline__ void put_all(int cols, int span, const P &put)
-{
-    for (int first = 0; first < cols;) {
-        if (cols - first > 4 * span) {
-            put.template some<8>(first);
-            first += 8 * span;
-        } else {
-            put.template some<4>(first);
-            first += 4 * span;
-        }
-    }
-}
-
-/* Neighbouring lanes take neighbouring pairs of words: half as long a wait as for two pairs each (measured). */
-struct words_input {
-    enum { SPAN = STREAM_THREADS * 2 };
-    __nv_bfloat16 *x;
-    const uint64_t *words;
-    const float *norm;
-    uint32_t tag;
-    int cols;
-    float *sum;
-
-    template <int N> __device__ __forceinline__ void some(int first) const
-    {
-        int k = first + (int)threadIdx.x * 2;
-        float2 w[N];
-        uint4 pair[N];
-#pragma unroll
-        for (int i = 0; i < N; i++) w[i] = norm_weights(norm, k + i * SPAN, cols);
-        read_pairs(pair, words, k, SPAN, cols, tag);
-#pragma unroll
-        for (int i = 0; i < N; i++)
-            *sum += put_normed(x, k + i * SPAN, cols,
-                               make_float2(__uint_as_float(pair[i].x), __uint_as_float(pair[i].z)), w[i]);
-    }
-};
-
 static __device__ __forceinline__ void leave_squares(float *squares, float sum)
 {
     sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32] = sum;
 }
 
-/* The residual stream from its words, weighted by the norm; squares[warp]: sums of squares. */
+/* The residual stream from its words, weighted by the norm; squares[warp]: sums of squares. Neighbouring lanes take
+ * neighbouring pairs of words, which is half as long a wait as with two pairs for each (measured). */
 static __device__ __forceinline__ void input_of_words(const block_state &b, const uint64_t *words,
-                                                      uint32_t tag, const float *norm, int cols,
-                                                      float *squares)
+                                                      uint32_t tag, const float *norm, int cols)
 {
+    enum { AT_ONCE = 4, SPAN = STREAM_THREADS * 2 };
+    __nv_bfloat16 *x = (__nv_bfloat16 *)b.work;
     float sum = 0;
-    words_input put = {(__nv_bfloat16 *)b.work, words, norm, tag, cols, &sum};
-    put_all(padded_columns(cols), words_input::SPAN, put);
-    leave_squares(squares, sum);
+    for (int first = (int)threadIdx.x * 2; first < padded_columns(cols); first += AT_ONCE * SPAN) {
+        float2 w[AT_ONCE];
+        uint4 pair[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) w[i] = norm_weights(norm, first + i * SPAN, cols);
+        read_pairs(pair, words, first, SPAN, cols, tag);
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++)
+            sum += put_normed(x, first + i * SPAN, cols,
+                              make_float2(__uint_as_float(pair[i].x), __uint_as_float(pair[i].z)), w[i]);
+    }
+    leave_squares(b.s->squares, sum);
 }
 
 /* Elements k and k + 1 of a stored row. */
@@ -90,7 +61,7 @@ static __device__ __forceinline__ float2 load_two(const void *row, dtype format,
 
 /* The same from a row of the embedding, of which the block keeps its own part. */
 static __device__ __forceinline__ void input_of_embedding(const persistent_args &a, const block_state &b,
-                                                          int token, float *squares)
+                                                          int token)
 {
     const persistent_model &m = a.m;
     const void *row = (const char *)m.embedding + m.embedding_row * (size_t)token;
@@ -103,32 +74,22 @@ static __device__ __forceinline__ void input_of_embedding(const persistent_args 
     }
     for (int i = threadIdx.x; i < own.rows; i += STREAM_THREADS)
         b.own[i] = load_float(row, m.embedding_format, own.first + i);
-    leave_squares(squares, sum);
+    leave_squares(b.s->squares, sum);
 }
 
 /* Inputs that were rounded where they were made: two columns in a word. */
-struct pairs_input {
-    enum { SPAN = STREAM_THREADS * 4 };
-    __nv_bfloat16 *x;
-    const uint64_t *words;
-    uint32_t tag;
-    int cols, padded;
-
-    template <int N> __device__ __forceinline__ void some(int first) const
-    {
-        int k = first + (int)threadIdx.x * 4;
-        uint4 pair[N];
-        read_pairs(pair, words, k / 2, SPAN / 2, cols / 2, tag);
-#pragma unroll
-        for (int i = 0; i < N; i++)
-            if (k + i * SPAN < padded) *(uint2 *)(x + k + i * SPAN) = make_uint2(pair[i].x, pair[i].z);
-    }
-};
-
 static __device__ __forceinline__ void input_of_pairs(const block_state &b, const uint64_t *words, int cols)
 {
-    pairs_input put = {(__nv_bfloat16 *)b.work, words, b.tag, cols, padded_columns(cols)};
-    put_all(put.padded, pairs_input::SPAN, put);
+    enum { AT_ONCE = 4, SPAN = STREAM_THREADS * 4 };
+    __nv_bfloat16 *x = (__nv_bfloat16 *)b.work;
+    for (int first = (int)threadIdx.x * 4; first < padded_columns(cols); first += AT_ONCE * SPAN) {
+        uint4 pair[AT_ONCE];
+        read_pairs(pair, words, first / 2, SPAN / 2, cols / 2, b.tag);
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++)
+            if (first + i * SPAN < padded_columns(cols))
+                *(uint2 *)(x + first + i * SPAN) = make_uint2(pair[i].x, pair[i].z);
+    }
 }
 
 /* ---- Results ------------------------------------------------------------------------------------------------- */
@@ -140,18 +101,17 @@ typedef struct {
     float bias[2]; /* gate and up */
 } result;
 
-template <int KIND>
 static __device__ __forceinline__ result place_result(const persistent_args &a, const persistent_product &w,
-                                                      const product_share &p, int first_tile)
+                                                      const product_share &p, int kind, int first_tile)
 {
-    constexpr bool gated = KIND == PRODUCT_GATE_UP;
+    const bool gated = kind == PRODUCT_GATE_UP;
     result r = {};
     int in_group = GROUP_SUMS / (gated ? 2 : 1);
     r.in_share = (gated ? first_tile / 2 : first_tile) * TILE_ROWS + (int)threadIdx.x;
     r.there = (int)threadIdx.x < in_group && r.in_share < p.rows;
     if (!r.there) r.in_share = 0;
     r.row = p.first + r.in_share;
-    int row = r.row, part = KIND == PRODUCT_QKV ? part_of_row(a.m, &row) : 0;
+    int row = r.row, part = kind == PRODUCT_QKV ? part_of_row(a.m, &row) : 0;
     if (r.there && w.bias[part]) r.bias[0] = w.bias[part][row];
     if (gated && r.there && w.bias[1]) r.bias[1] = w.bias[1][row];
     return r;
@@ -190,22 +150,25 @@ static __device__ __forceinline__ void finish_gated(const persistent_args &a, co
         post_word(a.m.words + a.at.ffn + r.row / 2, narrow_pair(v, next, __nv_bfloat16()), b.tag);
 }
 
-template <int KIND>
-static __device__ __forceinline__ void finish(const persistent_args &a, const block_state &b, const result &r,
+static __device__ __forceinline__ void finish(const persistent_args &a, const block_state &b,
+                                              const product_share &p, int kind, const result &r,
                                               const float *sums, float scale)
 {
-    if (KIND == PRODUCT_GATE_UP) {
+    if (kind == PRODUCT_GATE_UP) {
         finish_gated(a, b, r, sums, scale);
         return;
     }
     if (!r.there) return;
     float v = total_of(sums, (int)threadIdx.x) * scale + r.bias[0];
-    if (KIND == PRODUCT_HEAD) a.s.logits[r.row] = v;
-    if (KIND == PRODUCT_QKV) post_float(a.m.words + a.at.qkv + r.row, v, b.tag);
-    if (KIND != PRODUCT_OUT && KIND != PRODUCT_DOWN) return;
-    v += b.own[r.in_share];
-    b.own[r.in_share] = v;
-    post_float(a.m.words + (KIND == PRODUCT_OUT ? a.at.middle : a.at.out) + r.row, v, b.tag);
+    if (kind == PRODUCT_HEAD) {
+        a.s.logits[r.row] = v;
+        return;
+    }
+    if (p.residual) {
+        v += b.own[r.in_share];
+        b.own[r.in_share] = v;
+    }
+    post_float(a.m.words + p.out + r.row, v, b.tag);
 }
 
 /* ---- One product --------------------------------------------------------------------------------------------- */
@@ -255,31 +218,38 @@ static __device__ __forceinline__ void put_sums_of_stages(float (&sum)[LOADS][4]
     for (int i = 0; i < LOADS; i++) sum[i][0] = sum[i][1] = sum[i][2] = sum[i][3] = 0;
 }
 
-/* input(): puts the input into b.work, and what b.s->squares of it the scale comes from. Afterwards the next one may be put
- * there. */
-template <int KIND, class F>
-static __device__ __forceinline__ void product(const persistent_args &a, block_state &b,
-                                               const persistent_product &w, const F &input)
+/* The input of a product into b.work; and of the residual stream what its scale comes from. */
+static __device__ __forceinline__ void take_input(const persistent_args &a, const block_state &b,
+                                                  const persistent_product &w, const product_share &p, int kind)
 {
-    constexpr bool normed = KIND != PRODUCT_OUT && KIND != PRODUCT_DOWN;
-    const product_share &p = b.s->share[KIND];
+    const uint64_t *words = a.m.words + p.in;
+    if (!p.normed)
+        input_of_pairs(b, words, p.cols);
+    else
+        input_of_words(b, words, kind == PRODUCT_QKV ? b.tag - 1 : b.tag, w.norm, p.cols);
+}
+
+/* ready: the input is in b.work. Afterwards the next one may be put there. One body for all kinds: less code runs faster. */
+static __device__ __forceinline__ void product(const persistent_args &a, block_state &b,
+                                               const persistent_product &w, int kind, bool ready)
+{
+    const product_share &p = b.s->share[kind];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warp_cols = warp * WARP_COLS, cols = p.cols,
               tiles = p.tiles;
     const __nv_bfloat16 *x = (const __nv_bfloat16 *)b.work + warp_cols + lane % 4 * 8;
     const int in_stage = lane / 4 * ROW_PITCH + warp_cols * 2 + lane % 4 * 16;
-    result r = place_result<KIND>(a, w, p, 0);
+    result r = place_result(a, w, p, kind, 0);
     float sum[LOADS][4] = {}, scale = 1;
     meet(); /* the results before have been posted: words are looked for behind them, not in their way */
-    input();
+    if (!ready) take_input(a, b, w, p, kind);
     meet();
     input_pairs in[LOADS]; /* the same in every tile when rows have one step */
     load_pairs_of_input(in, x, warp_cols < cols);
-    if (normed) scale = scale_of(b.s->squares[KIND == PRODUCT_GATE_UP], cols, a.m.eps);
+    if (p.normed) scale = scale_of(b.s->squares, cols, a.m.eps);
     for (int first = 0; first < tiles; first += GROUP_TILES) {
-        float *sums = b.sums + b.buffer * STREAM_WARPS * GROUP_SUMS,
-              *to = sums + warp * GROUP_SUMS + lane / 4;
+        float *sums = b.sums + b.buffer * STREAM_WARPS * GROUP_SUMS, *to = sums + warp * GROUP_SUMS + lane / 4;
         int past = min(first + (int)GROUP_TILES, tiles);
-        if (first > 0) r = place_result<KIND>(a, w, p, first);
+        if (first > 0) r = place_result(a, w, p, kind, first);
 #pragma unroll 1
         for (int tile = first; tile < past; tile++, to += TILE_ROWS) {
 #pragma unroll 1
@@ -295,7 +265,7 @@ static __device__ __forceinline__ void product(const persistent_args &a, block_s
             put_sums_of_stages(sum, to);
         }
         meet();
-        finish<KIND>(a, b, r, sums, scale);
+        finish(a, b, p, kind, r, sums, scale);
         b.buffer ^= 1;
     }
 }

@@ -275,14 +275,6 @@ static __device__ __forceinline__ void bulk_copy(uint32_t to, const void *from, 
 #endif
 }
 
-/* L2 fetches so many bytes of global memory, a multiple of 16 at a multiple of 16. */
-static __device__ __forceinline__ void bulk_fetch_into_l2(const void *from, int bytes)
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
-#endif
-}
-
 /* __syncthreads for the first THREADS threads of a block, whole warps; the others do not come. */
 template <int THREADS> static __device__ __forceinline__ void first_threads_meet(void)
 {

@@ -240,12 +240,6 @@ static inline void bulk_copy(uint32_t to, const void *from, int bytes, uint32_t 
 {
     emulator::bulk_copy(to, from, bytes, barrier);
 }
-/* Memory that is not there must not be named; what it holds does not matter. */
-static inline void bulk_fetch_into_l2(const void *from, int bytes)
-{
-    if (bytes <= 0 || bytes % 16 || (uintptr_t)from % 16) abort();
-    (void)*(const volatile char *)from, (void)*((const volatile char *)from + bytes - 1);
-}
 template <int THREADS> static inline void first_threads_meet(void)
 {
     emulator::meet_first(THREADS);
