@@ -18,6 +18,8 @@
 #include "ops/persistent_products.cuh"
 #include "ops/rope.cuh"
 
+enum { SHARED_BYTES = (sizeof(persistent_shared) + 127) / 128 * 128 };
+
 /* ---- The kernel ---------------------------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ void copy_layers(const persistent_layer *from, persistent_layer *to, int L)
@@ -30,8 +32,11 @@ static __device__ __forceinline__ void copy_layers(const persistent_layer *from,
 static __device__ __forceinline__ block_state begin(const persistent_args &a)
 {
     block_state b = {};
-    b.s = &block_shared<persistent_shared>();
-    b.ring = dynamic_shared<128>();
+    unsigned char *memory = kept_shared(dynamic_shared<128>());
+    b.s = (persistent_shared *)memory;
+    b.full = shared_address(b.s->full);
+    b.empty = shared_address(b.s->empty);
+    b.ring = memory + SHARED_BYTES;
     b.work = b.ring + a.stages * STAGE_PITCH;
     b.sums = (float *)(b.work + a.work_bytes);
     persistent_layer *layers = (persistent_layer *)((unsigned char *)b.sums + SUMS_BYTES);
@@ -41,8 +46,8 @@ static __device__ __forceinline__ block_state begin(const persistent_args &a)
     if (threadIdx.x < PRODUCTS) deal_product(b.s->share[threadIdx.x], a, threadIdx.x);
     if (threadIdx.x == 0) b.s->head = a.m.head;
     if ((int)threadIdx.x < a.stages) {
-        mbarrier_init(shared_address(&b.s->full[threadIdx.x]), 1);
-        mbarrier_init(shared_address(&b.s->empty[threadIdx.x]), STREAM_WARPS);
+        mbarrier_init(b.full + threadIdx.x * 8, 1);
+        mbarrier_init(b.empty + threadIdx.x * 8, STREAM_WARPS);
         mbarriers_made();
     }
     __syncthreads();
@@ -147,10 +152,10 @@ static int work_bytes(const persistent_model *m)
     return (int)(((input > attention ? input : attention) + 127) / 128 * 128);
 }
 
-/* Dynamic shared memory beside the ring. */
+/* Shared memory beside the ring. */
 static size_t rest_bytes(const persistent_model *m, int own_rows)
 {
-    return (size_t)work_bytes(m) + SUMS_BYTES + (size_t)m->L * sizeof(persistent_layer) +
+    return SHARED_BYTES + (size_t)work_bytes(m) + SUMS_BYTES + (size_t)m->L * sizeof(persistent_layer) +
            (size_t)own_rows * sizeof(float);
 }
 
@@ -162,7 +167,7 @@ static int own_rows_of(const persistent_model *m, int blocks)
 /* As many as there is room for. */
 static int stages_of(const persistent_model *m, const cuda_context *cuda)
 {
-    size_t rest = rest_bytes(m, own_rows_of(m, blocks_of(m, cuda))) + sizeof(persistent_shared) + 1024;
+    size_t rest = rest_bytes(m, own_rows_of(m, blocks_of(m, cuda))) + 1024; /* the system's */
     size_t room = rest < (size_t)cuda->shared_bytes ? (size_t)cuda->shared_bytes - rest : 0;
     size_t stages = room / STAGE_PITCH;
     return stages < MOST_STAGES ? (int)stages : MOST_STAGES;

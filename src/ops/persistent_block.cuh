@@ -100,7 +100,7 @@ typedef struct {
 } product_share;
 
 typedef struct {
-    uint64_t full[MOST_STAGES], empty[MOST_STAGES]; /* barriers */
+    uint64_t full[MOST_STAGES], empty[MOST_STAGES]; /* barriers of the stages */
     alignas(16) float squares[STREAM_WARPS];
     product_share share[PRODUCTS];
     persistent_product head;
@@ -112,6 +112,7 @@ typedef struct {
 typedef struct {
     persistent_shared *s;
     const persistent_layer *layers;
+    uint32_t full, empty; /* the barriers' addresses */
     unsigned char *ring, *work;
     float *sums, *own; /* own: the residual stream in the block's own rows */
     uint32_t tag;      /* of the layer's words */
@@ -234,7 +235,7 @@ static __device__ __forceinline__ void send_positions(sender &s, const persisten
 static __device__ __forceinline__ void send_all(const persistent_args &a, const block_state &b)
 {
     sender s = {
-        b.ring, shared_address(b.s->full), shared_address(b.s->empty), 0, a.stages, 1, a.stages - a.in_flight,
+        b.ring, b.full, b.empty, 0, a.stages, 1, a.stages - a.in_flight,
         1}; /* parity 1: barriers that nobody has used yet */
     int length = a.s.kv_len[0];
     attention_share attention = share_of_attention(a, b.layers[0].window, length);
@@ -252,7 +253,7 @@ static __device__ __forceinline__ void send_all(const persistent_args &a, const 
 /* The next stage, for a warp of those that multiply. */
 static __device__ __forceinline__ const unsigned char *receive_stage(const block_state &b)
 {
-    mbarrier_wait(shared_address(&b.s->full[b.slot]), b.parity);
+    mbarrier_wait(b.full + b.slot * 8, b.parity);
     return b.ring + b.slot * STAGE_PITCH;
 }
 
@@ -260,7 +261,7 @@ static __device__ __forceinline__ const unsigned char *receive_stage(const block
 static __device__ __forceinline__ void release_stage(const persistent_args &a, block_state &b)
 {
     __syncwarp();
-    if (threadIdx.x % 32 == 0) mbarrier_arrive(shared_address(&b.s->empty[b.slot]));
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(b.empty + b.slot * 8);
     if (++b.slot == a.stages) {
         b.slot = 0;
         b.parity ^= 1;

@@ -192,30 +192,57 @@ static __device__ __forceinline__ void load_pairs_of_input(input_pairs (&in)[LOA
     }
 }
 
-/* Columns that a row has from the lane's first on, at least; what lies behind its end in the stage is no number of ours. */
-template <bool WHOLE>
-static __device__ __forceinline__ void multiply_stage(float (&sum)[LOADS][4], const uint4 *stage,
-                                                      const input_pairs (&in)[LOADS], int columns)
+/* The lane's part of a stage. columns: those that the row has from its first one on; what lies behind its end is no number
+ * of ours. */
+static __device__ __forceinline__ void load_rows(uint4 (&w)[LOADS], const unsigned char *stage, int columns,
+                                                 bool whole)
 {
-    uint4 w[LOADS];
+#pragma unroll
+    for (int i = 0; i < LOADS; i++) w[i] = *(const uint4 *)(stage + i * 64);
+    if (whole) return;
 #pragma unroll
     for (int i = 0; i < LOADS; i++)
-        w[i] = WHOLE || i * 32 < columns ? stage[i * 4] : make_uint4(0, 0, 0, 0);
+        if (i * 32 >= columns) w[i] = make_uint4(0, 0, 0, 0);
+}
+
+/* The warp's sum of the row of lanes l, l + 1 .. l + 3, in lane l = 0, 4, .. */
+static __device__ __forceinline__ float multiply_rows(const uint4 (&w)[LOADS], const input_pairs (&in)[LOADS])
+{
+    float sum[LOADS][4] = {};
 #pragma unroll
     for (int i = 0; i < LOADS; i++) {
         uint32_t rows[4] = {w[i].x, w[i].y, w[i].z, w[i].w};
         mma_16x8x16(sum[i], rows, in[i].x, in[i].y, __nv_bfloat16());
     }
+    return ((sum[0][0] + sum[0][3]) + (sum[1][0] + sum[1][3])) +
+           ((sum[2][0] + sum[2][3]) + (sum[3][0] + sum[3][3]));
 }
 
-/* The warp's sums of one tile into its place in the group's buffer. */
-static __device__ __forceinline__ void put_sums_of_stages(float (&sum)[LOADS][4], float *to)
+/* Tiles of a product, whose sums go into the warp's part of `sums`, row by row. One loop, with few branches, for short: a
+ * stage that is there takes about as long as it takes shared memory to give it. */
+static __device__ __forceinline__ void multiply_tiles(const persistent_args &a, block_state &b, float *sums,
+                                                      const __nv_bfloat16 *x, input_pairs (&in)[LOADS],
+                                                      int tiles, int cols)
 {
-    float total = ((sum[0][0] + sum[0][3]) + (sum[1][0] + sum[1][3])) +
-                  ((sum[2][0] + sum[2][3]) + (sum[3][0] + sum[3][3]));
-    if (threadIdx.x % 4 == 0) *to = total;
-#pragma unroll
-    for (int i = 0; i < LOADS; i++) sum[i][0] = sum[i][1] = sum[i][2] = sum[i][3] = 0;
+    const int lane = threadIdx.x % 32, warp_cols = (int)threadIdx.x / 32 * WARP_COLS,
+              in_stage = lane / 4 * ROW_PITCH + warp_cols * 2 + lane % 4 * 16, steps = (cols + STEP_COLS - 1) / STEP_COLS;
+    float *to = sums + warp_cols / WARP_COLS * GROUP_SUMS + lane / 4, total = 0;
+    int first = 0; /* column of the stage */
+#pragma unroll 1
+    for (int left = tiles * steps; left > 0; left--) {
+        uint4 w[LOADS];
+        int columns = cols - first - warp_cols;
+        if (steps > 1) load_pairs_of_input(in, x + first, columns > 0);
+        load_rows(w, receive_stage(b) + in_stage, columns - lane % 4 * 8, columns >= WARP_COLS);
+        release_stage(a, b);
+        total += multiply_rows(w, in);
+        first += STEP_COLS;
+        if (first < cols) continue;
+        if (lane % 4 == 0) *to = total;
+        to += TILE_ROWS;
+        total = 0;
+        first = 0;
+    }
 }
 
 /* The input of a product into b.work; and of the residual stream what its scale comes from. */
@@ -234,12 +261,10 @@ static __device__ __forceinline__ void product(const persistent_args &a, block_s
                                                const persistent_product &w, int kind, bool ready)
 {
     const product_share &p = b.s->share[kind];
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warp_cols = warp * WARP_COLS, cols = p.cols,
-              tiles = p.tiles;
-    const __nv_bfloat16 *x = (const __nv_bfloat16 *)b.work + warp_cols + lane % 4 * 8;
-    const int in_stage = lane / 4 * ROW_PITCH + warp_cols * 2 + lane % 4 * 16;
+    const int warp_cols = (int)threadIdx.x / 32 * WARP_COLS, cols = p.cols, tiles = p.tiles;
+    const __nv_bfloat16 *x = (const __nv_bfloat16 *)b.work + warp_cols + threadIdx.x % 4 * 8;
     result r = place_result(a, w, p, kind, 0);
-    float sum[LOADS][4] = {}, scale = 1;
+    float scale = 1;
     meet(); /* the results before have been posted: words are looked for behind them, not in their way */
     if (!ready) take_input(a, b, w, p, kind);
     meet();
@@ -247,23 +272,9 @@ static __device__ __forceinline__ void product(const persistent_args &a, block_s
     load_pairs_of_input(in, x, warp_cols < cols);
     if (p.normed) scale = scale_of(b.s->squares, cols, a.m.eps);
     for (int first = 0; first < tiles; first += GROUP_TILES) {
-        float *sums = b.sums + b.buffer * STREAM_WARPS * GROUP_SUMS, *to = sums + warp * GROUP_SUMS + lane / 4;
-        int past = min(first + (int)GROUP_TILES, tiles);
+        float *sums = b.sums + b.buffer * STREAM_WARPS * GROUP_SUMS;
         if (first > 0) r = place_result(a, w, p, kind, first);
-#pragma unroll 1
-        for (int tile = first; tile < past; tile++, to += TILE_ROWS) {
-#pragma unroll 1
-            for (int column = warp_cols; column < cols + warp_cols; column += STEP_COLS) {
-                const uint4 *stage = (const uint4 *)(receive_stage(b) + in_stage);
-                if (cols > STEP_COLS) load_pairs_of_input(in, x + column - warp_cols, column < cols);
-                if (column + WARP_COLS <= cols)
-                    multiply_stage<true>(sum, stage, in, 0);
-                else if (column < cols)
-                    multiply_stage<false>(sum, stage, in, cols - column - lane % 4 * 8);
-                release_stage(a, b);
-            }
-            put_sums_of_stages(sum, to);
-        }
+        multiply_tiles(a, b, sums, x, in, min((int)GROUP_TILES, tiles - first), cols);
         meet();
         finish(a, b, p, kind, r, sums, scale);
         b.buffer ^= 1;

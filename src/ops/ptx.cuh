@@ -25,6 +25,15 @@ static __device__ __forceinline__ uint32_t shared_address(const void *memory)
     return (uint32_t)__cvta_generic_to_shared(memory);
 }
 
+/* The same memory, at an address that is worked out once: the compiler would do that anew wherever it is used, by a
+ * register that is slow to read on 9.0. */
+static __device__ __forceinline__ unsigned char *kept_shared(const void *memory)
+{
+    uint32_t kept;
+    asm volatile("mov.u32 %0, %1;" : "=r"(kept) : "r"(shared_address(memory)));
+    return (unsigned char *)__cvta_shared_to_generic(kept);
+}
+
 /* The block's variable of type T, not initialised. There is one per type: two uses of one T in a kernel are the same
  * memory, so each use has a struct of its own. */
 template <class T> static __device__ __forceinline__ T &block_shared(void)
@@ -249,19 +258,26 @@ static __device__ __forceinline__ void mbarrier_arrive_expecting(uint32_t barrie
 #endif
 }
 
-/* Waits for the end of the current or the last phase of this parity; parity 1 of a new barrier has ended. All lanes. */
+/* Has the current or the last phase of this parity ended? Parity 1 of a new barrier has. A no may take a while. */
+static __device__ __forceinline__ bool mbarrier_ended(uint32_t barrier, uint32_t parity)
+{
+    uint32_t ended = 1;
+#if __CUDA_ARCH__ >= 900
+    asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+                 "selp.u32 %0, 1, 0, p;\n}"
+                 : "=r"(ended)
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
+#endif
+    return ended;
+}
+
+/* Waits until it has. All lanes. The first look stands before the loop, at whose head the compiler would let other warps
+ * go first: that takes longer than looking. */
 static __device__ __forceinline__ void mbarrier_wait(uint32_t barrier, uint32_t parity)
 {
-#if __CUDA_ARCH__ >= 900
-    uint32_t ended;
-    do {
-        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-                     "selp.u32 %0, 1, 0, p;\n}"
-                     : "=r"(ended)
-                     : "r"(barrier), "r"(parity)
-                     : "memory");
-    } while (!ended);
-#endif
+    if (mbarrier_ended(barrier, parity)) return;
+    while (!mbarrier_ended(barrier, parity)) {}
 }
 
 /* Bytes of global into shared memory, all multiples of 16, which arrive at a barrier that expects them. */

@@ -12,6 +12,10 @@ static inline uint32_t shared_address(const void *memory)
 {
     return emulator::address_of(memory);
 }
+static inline unsigned char *kept_shared(void *memory)
+{
+    return (unsigned char *)memory;
+}
 
 /* A tag of its own per type. */
 template <class T> static inline T &block_shared(void)
