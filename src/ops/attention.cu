@@ -35,7 +35,8 @@ static __global__ void __launch_bounds__(THREADS, blocks_per_sm<E, G>())
     const kv_layer &kv = d.op.attention.kv;
     const block_place place = {(int)blockIdx.x, (int)blockIdx.y, (int)blockIdx.z, (int)gridDim.y};
     block_heads b = heads_of_column(d, place.column);
-    head_pairs w = item_weights(d, threadIdx.x / 32, b.n);
+    constexpr int pairs = L * VECTOR / 64;
+    head_pairs<pairs> w = item_weights<pairs>(d, threadIdx.x / 32, b.n);
     bool early = d.op.k; /* the step's arrays and earlier K and V are older than the step's first kernel */
     if (!early) kernel_waits();
     job j;

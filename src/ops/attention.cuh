@@ -45,24 +45,23 @@ static __device__ __forceinline__ size_t pool_index(const kv_layer &kv, int slot
     return (((size_t)(slot / kv.S) * kv.K + k) * kv.S + slot % kv.S) * kv.C;
 }
 
-/* A head as the C/2 pairs that RoPE turns: lane l of a warp holds the pairs l, l + 32, .. */
-enum { PAIRS = 4 };
-
-typedef struct {
-    float2 x[PAIRS];
-} head_pairs;
+/* A head as the C/2 pairs that RoPE turns, C at most 64 * N: lane l of a warp holds the pairs l, l + 32, .. */
+template <int N> struct head_pairs {
+    float2 x[N];
+};
 
 static __device__ __forceinline__ int2 pair_at(int pair, int half, rope_pairing pairing)
 {
     return pairing == ROPE_PAIRS ? make_int2(2 * pair, 2 * pair + 1) : make_int2(pair, pair + half);
 }
 
-static __device__ __forceinline__ head_pairs load_head(const float *head, int C, rope_pairing pairing)
+template <int N>
+static __device__ __forceinline__ head_pairs<N> load_head(const float *head, int C, rope_pairing pairing)
 {
-    head_pairs h;
+    head_pairs<N> h;
     int lane = threadIdx.x % 32, half = C / 2;
 #pragma unroll
-    for (int i = 0; i < PAIRS; i++) {
+    for (int i = 0; i < N; i++) {
         int pair = lane + 32 * i;
         int2 at = pair_at(pair, half, pairing);
         h.x[i] = pair < half ? make_float2(head[at.x], head[at.y]) : make_float2(0, 0);
@@ -70,35 +69,38 @@ static __device__ __forceinline__ head_pairs load_head(const float *head, int C,
     return h;
 }
 
-static __device__ __forceinline__ void norm_head(head_pairs &h, const head_pairs &w, int C, float eps)
+template <int N>
+static __device__ __forceinline__ void norm_head(head_pairs<N> &h, const head_pairs<N> &w, int C, float eps)
 {
     float sum = 0;
 #pragma unroll
-    for (int i = 0; i < PAIRS; i++) sum += h.x[i].x * h.x[i].x + h.x[i].y * h.x[i].y;
+    for (int i = 0; i < N; i++) sum += h.x[i].x * h.x[i].x + h.x[i].y * h.x[i].y;
     float scale = rsqrtf(__fdividef(warp_sum(sum), (float)C) + eps); /* both to 2 units in the last place */
 #pragma unroll
-    for (int i = 0; i < PAIRS; i++) {
+    for (int i = 0; i < N; i++) {
         h.x[i].x = w.x[i].x * (h.x[i].x * scale);
         h.x[i].y = w.x[i].y * (h.x[i].y * scale);
     }
 }
 
 /* Cosines and sines of the pairs; cos, sin: [C/2] of the token. */
-static __device__ __forceinline__ head_pairs load_turn(const float *cos, const float *sin, int C)
+template <int N>
+static __device__ __forceinline__ head_pairs<N> load_turn(const float *cos, const float *sin, int C)
 {
-    head_pairs turn;
+    head_pairs<N> turn;
 #pragma unroll
-    for (int i = 0; i < PAIRS; i++) {
+    for (int i = 0; i < N; i++) {
         int pair = threadIdx.x % 32 + 32 * i;
         turn.x[i] = pair < C / 2 ? make_float2(cos[pair], sin[pair]) : make_float2(0, 0);
     }
     return turn;
 }
 
-static __device__ __forceinline__ void turn_head(head_pairs &h, const head_pairs &turn)
+template <int N>
+static __device__ __forceinline__ void turn_head(head_pairs<N> &h, const head_pairs<N> &turn)
 {
 #pragma unroll
-    for (int i = 0; i < PAIRS; i++) {
+    for (int i = 0; i < N; i++) {
         float2 x = h.x[i], by = turn.x[i];
         h.x[i] = make_float2(x.x * by.x - x.y * by.y, x.y * by.x + x.x * by.y);
     }

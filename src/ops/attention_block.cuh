@@ -112,20 +112,21 @@ template <class E, int G, int L> struct block_memory {
 /* ---- New heads ----------------------------------------------------------------------------------------------- */
 
 /* Norm weights of the head that is number `item` here: n of q, then k, then v. */
-static __device__ __forceinline__ head_pairs item_weights(const attend_args &d, int item, int n)
+template <int N>
+static __device__ __forceinline__ head_pairs<N> item_weights(const attend_args &d, int item, int n)
 {
     const float *w = item < n ? d.op.q_norm : item == n ? d.op.k_norm : NULL;
-    head_pairs none = {};
-    return w ? load_head(w, d.op.attention.kv.C, d.op.pairing) : none;
+    head_pairs<N> none = {};
+    return w ? load_head<N>(w, d.op.attention.kv.C, d.op.pairing) : none;
 }
 
-template <class E>
-static __device__ __forceinline__ void keep_fresh(E *shared, E *cache, bool write, const head_pairs &h, int C,
+template <class E, int N>
+static __device__ __forceinline__ void keep_fresh(E *shared, E *cache, bool write, const head_pairs<N> &h, int C,
                                                   int padded, rope_pairing pairing)
 {
     int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int i = 0; i < PAIRS; i++) {
+    for (int i = 0; i < N; i++) {
         int pair = lane + 32 * i;
         if (pair >= C / 2) break;
         int2 at = pair_at(pair, C / 2, pairing);
@@ -151,20 +152,21 @@ struct stored_heads {
         kv = token + (size_t)b.kv * C;
     }
 
-    __device__ __forceinline__ head_pairs load(int item, int n, int C, rope_pairing pairing) const
+    template <int N>
+    __device__ __forceinline__ head_pairs<N> load(int item, int n, int C, rope_pairing pairing) const
     {
         const float *head = item < n    ? d.op.attention.q + q + (size_t)item * C
                             : item == n ? d.op.k + kv
                                         : d.op.v + kv;
-        return load_head(head, C, pairing);
+        return load_head<N>(head, C, pairing);
     }
 };
 
 /* q's heads into shared memory, and k and v of a fresh position there and into the cache: a warp per head. Items are n
  * heads of q, then k, then v; heads.load gives one to a warp. M: a block_memory, or what has the same of it. */
-template <class M, class H>
+template <class M, class H, int N>
 static __device__ __forceinline__ void prepare_heads(M &shared, const attend_args &d, const job &j,
-                                                     const block_heads &b, head_pairs w, const H &heads)
+                                                     const block_heads &b, head_pairs<N> w, const H &heads)
 {
     typedef typename M::element E;
     const op_attention_args &a = d.op.attention;
@@ -172,12 +174,12 @@ static __device__ __forceinline__ void prepare_heads(M &shared, const attend_arg
     int items = b.n + (j.fresh == INT_MAX ? 0 : 2);
     float to_score = a.scale * 1.44269504089f;
     int slot = d.op.k ? d.op.slot[j.token] : 0; /* asked for early, as all that follows */
-    head_pairs turn = {};
+    head_pairs<N> turn = {};
     if (d.op.k && warp <= b.n)
-        turn = load_turn(d.op.cos + (size_t)j.token * half, d.op.sin + (size_t)j.token * half, C);
+        turn = load_turn<N>(d.op.cos + (size_t)j.token * half, d.op.sin + (size_t)j.token * half, C);
     for (int item = warp; item < items; item += WARPS) {
-        head_pairs h = heads.load(item, b.n, C, d.op.pairing);
-        if (item != warp) w = item_weights(d, item, b.n);
+        head_pairs<N> h = heads.template load<N>(item, b.n, C, d.op.pairing);
+        if (item != warp) w = item_weights<N>(d, item, b.n);
         if (item < b.n ? d.op.q_norm != NULL : item == b.n && d.op.k_norm) norm_head(h, w, C, d.op.eps);
         if (d.op.k && item <= b.n) turn_head(h, turn);
         if (item >= b.n) {
@@ -188,7 +190,7 @@ static __device__ __forceinline__ void prepare_heads(M &shared, const attend_arg
             continue;
         }
 #pragma unroll
-        for (int i = 0; i < PAIRS; i++) {
+        for (int i = 0; i < N; i++) {
             int pair = lane + 32 * i;
             if (pair >= half) break;
             int2 to = pair_at(pair, half, d.op.pairing);

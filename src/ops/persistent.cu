@@ -207,6 +207,20 @@ static void launch_pass(persistent_args *a, int blocks, const cuda_context *cuda
     launch_cooperative(cuda, token_pass<CHUNKS, WHOLE>, (unsigned)blocks, BLOCK_THREADS, shared, *a);
 }
 
+static int parts_of(int n, int size)
+{
+    return (n + size - 1) / size;
+}
+
+/* Stages that a block reads in a layer, with so many positions of its own. */
+static int layer_stages(const persistent_model *m, int blocks, int positions)
+{
+    int q = m->H * m->C, qkv = q + 2 * m->K * m->C, a_tile = blocks * TILE_ROWS;
+    int of_model = parts_of(m->D, a_tile), steps = parts_of(m->D, STEP_COLS);
+    return (parts_of(qkv, a_tile) + 2 * parts_of(m->F, a_tile)) * steps +
+           of_model * (parts_of(q, STEP_COLS) + parts_of(m->F, STEP_COLS)) + 2 * parts_of(positions, SPLIT_STEP);
+}
+
 static attend_args attention_of(const persistent_model *m, const persistent_step *s, int groups, int splits)
 {
     attend_args d = {};
@@ -245,6 +259,7 @@ void persistent_run(const persistent_model *m, const persistent_step *s, const c
     a.attend = attention_of(m, s, groups, splits);
     a.stages = stages_of(m, cuda);
     a.in_flight = a.stages < STAGES_IN_FLIGHT ? a.stages : STAGES_IN_FLIGHT;
+    a.paced = a.stages > 2 * PACE_SLOTS && layer_stages(m, blocks, length / splits) < 5 * a.stages / 2;
     a.own_rows = own_rows_of(m, blocks);
     a.work_bytes = work_bytes(m);
     if (m->C == 64)

@@ -12,15 +12,16 @@ struct posted_heads {
     const uint64_t *q, *k, *v;
     uint32_t tag;
 
-    __device__ __forceinline__ head_pairs load(int item, int n, int C, rope_pairing pairing) const
+    template <int N>
+    __device__ __forceinline__ head_pairs<N> load(int item, int n, int C, rope_pairing pairing) const
     {
         const uint64_t *head = item < n ? q + item * C : item == n ? k : v;
         int lane = threadIdx.x % 32, half = C / 2;
-        head_pairs h;
+        head_pairs<N> h;
         look_until([&] {
             bool all = true;
 #pragma unroll
-            for (int i = 0; i < PAIRS; i++) {
+            for (int i = 0; i < N; i++) {
                 int pair = lane + 32 * i;
                 bool there = pair < half;
                 int2 at = pair_at(there ? pair : 0, half, pairing);
@@ -139,7 +140,7 @@ static __device__ __forceinline__ void attend_layer(const persistent_args &a, bl
     d.op.cos = b.s->cos;
     d.op.sin = b.s->sin;
     attention_memory<CHUNKS> &shared = *(attention_memory<CHUNKS> *)b.work;
-    head_pairs w = item_weights(d, threadIdx.x / 32, s.heads.n);
+    head_pairs<CHUNKS / 2> w = item_weights<CHUNKS / 2>(d, threadIdx.x / 32, s.heads.n);
     const uint64_t *qkv = a.m.words + a.at.qkv, *k = qkv + (a.m.H + s.heads.kv) * a.m.C;
     posted_heads posted = {qkv + s.heads.first * a.m.C, k, k + a.m.K * a.m.C, b.tag};
     prepare_heads(shared, d, s.j, s.heads, w, posted);

@@ -18,8 +18,8 @@ enum {
     ROW_PITCH = STEP_COLS * 2 + 64, /* bytes in a stage: two rows' quarters meet all banks once */
     STAGE_PITCH = TILE_ROWS * ROW_PITCH,
     MOST_STAGES = 16,
-    STAGES_IN_FLIGHT =
-        3, /* measured: 2 keep the memory less busy, and more make others wait longer in its queues */
+    STAGES_IN_FLIGHT = 4, /* measured: fewer keep the memory less busy, more help no model */
+    PACE_SLOTS = 2,
     GROUP_TILES = 16, /* whose sums wait in shared memory together */
     GROUP_SUMS = GROUP_TILES * TILE_ROWS,
     SUMS_BYTES = 2 * STREAM_WARPS * GROUP_SUMS * (int)sizeof(float), /* two groups, used in turn */
@@ -47,6 +47,7 @@ typedef struct {
     attend_args attend; /* but for what differs from layer to layer */
     int stages, own_rows;
     int in_flight;  /* most stages that are asked for at a time */
+    bool paced;     /* one, while no more than PACE_SLOTS slots of the ring are free */
     int columns;    /* of attention: kv heads * groups */
     int work_bytes; /* for inputs and for attention, which take turns */
 } persistent_args;
@@ -173,7 +174,20 @@ typedef struct {
     uint32_t parity;
     int behind; /* the slot in_flight before this one, and the parity of its phase */
     uint32_t behind_parity;
+    bool paced;
 } sender;
+
+/* Words from other blocks queue behind the stages that are on their way to the same multiprocessor. With a ring that is
+ * full but for a few slots there is time to ask for one stage after the other. */
+static __device__ __forceinline__ void keep_pace(const sender &s)
+{
+    int ahead = s.slot + PACE_SLOTS, before = s.slot - 1;
+    bool wraps = ahead >= s.stages, began = before >= 0;
+    if (wraps) ahead -= s.stages;
+    if (!began) before += s.stages;
+    if (mbarrier_ended(s.empty + ahead * 8, s.parity ^ wraps)) return;
+    mbarrier_wait(s.full + before * 8, s.parity ^ began);
+}
 
 /* Rows of a stage, one lane each, when the ring has room. */
 static __device__ __forceinline__ void send_stage(sender &s, const __nv_bfloat16 *row, bool there, int rows,
@@ -182,6 +196,7 @@ static __device__ __forceinline__ void send_stage(sender &s, const __nv_bfloat16
     int lane = threadIdx.x % 32;
     uint32_t full = s.full + s.slot * 8;
     mbarrier_wait(s.empty + s.slot * 8, s.parity);
+    if (s.paced) keep_pace(s);
     mbarrier_wait(s.full + s.behind * 8, s.behind_parity);
     if (++s.behind == s.stages) {
         s.behind = 0;
@@ -236,7 +251,7 @@ static __device__ __forceinline__ void send_all(const persistent_args &a, const 
 {
     sender s = {
         b.ring, b.full, b.empty, 0, a.stages, 1, a.stages - a.in_flight,
-        1}; /* parity 1: barriers that nobody has used yet */
+        1, a.paced}; /* parity 1: barriers that nobody has used yet */
     int length = a.s.kv_len[0];
     attention_share attention = share_of_attention(a, b.layers[0].window, length);
     for (int layer = 0; layer < a.m.L; layer++) {

@@ -125,17 +125,19 @@ static __device__ __forceinline__ float total_of(const float *sums, int i)
     return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]));
 }
 
-/* 1/rms of the input. */
-static __device__ __forceinline__ float scale_of(const float *squares, int cols, float eps)
+/* 1/rms of the residual stream; 1 for other inputs. */
+static __device__ __forceinline__ float scale_of(const block_state &b, const product_share &p, float eps)
 {
-    float4 low = *(const float4 *)squares, high = *(const float4 *)(squares + 4);
+    if (!p.normed) return 1;
+    float4 low = *(const float4 *)b.s->squares, high = *(const float4 *)(b.s->squares + 4);
     float sum = (low.x + low.y) + (low.z + low.w) + ((high.x + high.y) + (high.z + high.w));
-    return rsqrtf(__fdividef(sum, (float)cols) + eps); /* both to 2 units in the last place */
+    return rsqrtf(__fdividef(sum, (float)p.cols) + eps); /* both to 2 units in the last place */
 }
 
 /* Two neighbours are a word. */
 static __device__ __forceinline__ void finish_gated(const persistent_args &a, const block_state &b,
-                                                    const result &r, const float *sums, float scale)
+                                                    const product_share &p, const result &r,
+                                                    const float *sums, float scale)
 {
     int at = (int)threadIdx.x / TILE_ROWS * 2 * TILE_ROWS + (int)threadIdx.x % TILE_ROWS;
     float v = 0;
@@ -147,15 +149,16 @@ static __device__ __forceinline__ void finish_gated(const persistent_args &a, co
     }
     float next = __shfl_xor_sync(0xffffffffu, v, 1);
     if (r.there && threadIdx.x % 2 == 0)
-        post_word(a.m.words + a.at.ffn + r.row / 2, narrow_pair(v, next, __nv_bfloat16()), b.tag);
+        post_word(a.m.words + p.out + r.row / 2, narrow_pair(v, next, __nv_bfloat16()), b.tag);
 }
 
 static __device__ __forceinline__ void finish(const persistent_args &a, const block_state &b,
                                               const product_share &p, int kind, const result &r,
-                                              const float *sums, float scale)
+                                              const float *sums)
 {
+    float scale = scale_of(b, p, a.m.eps);
     if (kind == PRODUCT_GATE_UP) {
-        finish_gated(a, b, r, sums, scale);
+        finish_gated(a, b, p, r, sums, scale);
         return;
     }
     if (!r.there) return;
@@ -264,19 +267,17 @@ static __device__ __forceinline__ void product(const persistent_args &a, block_s
     const int warp_cols = (int)threadIdx.x / 32 * WARP_COLS, cols = p.cols, tiles = p.tiles;
     const __nv_bfloat16 *x = (const __nv_bfloat16 *)b.work + warp_cols + threadIdx.x % 4 * 8;
     result r = place_result(a, w, p, kind, 0);
-    float scale = 1;
     meet(); /* the results before have been posted: words are looked for behind them, not in their way */
     if (!ready) take_input(a, b, w, p, kind);
     meet();
     input_pairs in[LOADS]; /* the same in every tile when rows have one step */
     load_pairs_of_input(in, x, warp_cols < cols);
-    if (p.normed) scale = scale_of(b.s->squares, cols, a.m.eps);
     for (int first = 0; first < tiles; first += GROUP_TILES) {
         float *sums = b.sums + b.buffer * STREAM_WARPS * GROUP_SUMS;
         if (first > 0) r = place_result(a, w, p, kind, first);
         multiply_tiles(a, b, sums, x, in, min((int)GROUP_TILES, tiles - first), cols);
         meet();
-        finish(a, b, p, kind, r, sums, scale);
+        finish(a, b, p, kind, r, sums);
         b.buffer ^= 1;
     }
 }

@@ -258,12 +258,12 @@ static __device__ __forceinline__ void mbarrier_arrive_expecting(uint32_t barrie
 #endif
 }
 
-/* Has the current or the last phase of this parity ended? Parity 1 of a new barrier has. A no may take a while. */
+/* Has the current or the last phase of this parity ended? Parity 1 of a new barrier has. */
 static __device__ __forceinline__ bool mbarrier_ended(uint32_t barrier, uint32_t parity)
 {
     uint32_t ended = 1;
 #if __CUDA_ARCH__ >= 900
-    asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+    asm volatile("{\n.reg .pred p;\nmbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n"
                  "selp.u32 %0, 1, 0, p;\n}"
                  : "=r"(ended)
                  : "r"(barrier), "r"(parity)
@@ -272,12 +272,21 @@ static __device__ __forceinline__ bool mbarrier_ended(uint32_t barrier, uint32_t
     return ended;
 }
 
-/* Waits until it has. All lanes. The first look stands before the loop, at whose head the compiler would let other warps
- * go first: that takes longer than looking. */
+/* Waits until it has. All lanes. The first look stands before the loop, at whose head the compiler lets other warps go
+ * first, which takes longer than looking. */
 static __device__ __forceinline__ void mbarrier_wait(uint32_t barrier, uint32_t parity)
 {
-    if (mbarrier_ended(barrier, parity)) return;
-    while (!mbarrier_ended(barrier, parity)) {}
+    uint32_t ended = mbarrier_ended(barrier, parity);
+#if __CUDA_ARCH__ >= 900
+    if (__builtin_expect(ended, 1)) return;
+    do {
+        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+                     "selp.u32 %0, 1, 0, p;\n}"
+                     : "=r"(ended)
+                     : "r"(barrier), "r"(parity)
+                     : "memory");
+    } while (!ended);
+#endif
 }
 
 /* Bytes of global into shared memory, all multiples of 16, which arrive at a barrier that expects them. */

@@ -9,7 +9,7 @@
  * that pad a recorded step stand beside rows of one token only). */
 #include "ops/attention.cuh"
 
-enum { WARPS = 8 };
+enum { WARPS = 8, PAIRS = 4 /* C at most 256 */ };
 
 /* Heads are q's H, k's K, v's K, in this order. */
 template <class E> static __global__ void prepare_prompts(const __grid_constant__ op_rope_attention_args a)
@@ -27,9 +27,9 @@ template <class E> static __global__ void prepare_prompts(const __grid_constant_
                        : a.k) +
                (size_t)token * t.q_stride + (size_t)(is_q ? head : kv_head) * C;
     const float *w = is_q ? a.q_norm : is_v ? NULL : a.k_norm;
-    head_pairs h = load_head(x, C, a.pairing);
-    head_pairs turn = load_turn(a.cos + (size_t)token * (C / 2), a.sin + (size_t)token * (C / 2), C);
-    if (w) norm_head(h, load_head(w, C, a.pairing), C, a.eps);
+    head_pairs<PAIRS> h = load_head<PAIRS>(x, C, a.pairing);
+    head_pairs<PAIRS> turn = load_turn<PAIRS>(a.cos + (size_t)token * (C / 2), a.sin + (size_t)token * (C / 2), C);
+    if (w) norm_head(h, load_head<PAIRS>(w, C, a.pairing), C, a.eps);
     if (!is_v) turn_head(h, turn);
     E *cache =
         is_q ? NULL : (E *)(is_v ? t.kv.v_pool : t.kv.k_pool) + pool_index(t.kv, a.slot[token], kv_head);

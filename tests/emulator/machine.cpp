@@ -653,6 +653,22 @@ static void finish_transfers(uint32_t barrier)
     end_phase_if_complete(barrier_at(barrier));
 }
 
+/* Lanes look one after the other, which the warp of a GPU does not. */
+static void agree(void *const *lanes)
+{
+    for (int l = 0; l < 32; l++) *(bool *)lanes[0] &= *(bool *)lanes[l];
+    for (int l = 0; l < 32; l++) *(bool *)lanes[l] = *(bool *)lanes[0];
+}
+
+bool barrier_ended(uint32_t barrier, uint32_t parity)
+{
+    memory_barrier &b = barrier_at(barrier);
+    if (b.missing == 0) finish_transfers(barrier);
+    bool ended = (b.phase & 1) != parity;
+    meet_warp(&ended, agree);
+    return ended;
+}
+
 void barrier_wait(uint32_t barrier, uint32_t parity)
 {
     for (;;) {

@@ -171,6 +171,7 @@ static void send_through_slots(float *out, uint64_t *rows)
         uint32_t full = shared_address(&s.full[i % 2]), empty = shared_address(&s.empty[i % 2]);
         uint32_t round = (uint32_t)i / 2;
         if (threadIdx.x < 32) {
+            while (!mbarrier_ended(full, round & 1)) before_next_look();
             mbarrier_wait(full, round & 1);
             if (threadIdx.x < 4) out[i * 4 + threadIdx.x] = s.slot[i % 2][threadIdx.x];
             first_threads_meet<32>();

@@ -35,6 +35,7 @@ void *memory_of_block(uint32_t address, int rank, size_t bytes); /* of another b
 /* Barriers in shared memory, and copies that arrive at them when somebody waits there. All lanes of a warp wait. */
 void barrier_init(uint32_t barrier, int count);
 void barrier_arrive(uint32_t barrier, int expected_bytes);
+bool barrier_ended(uint32_t barrier, uint32_t parity);
 void barrier_wait(uint32_t barrier, uint32_t parity);
 void bulk_copy(uint32_t to, const void *from, int bytes, uint32_t barrier);
 

@@ -236,6 +236,10 @@ static inline void mbarrier_arrive_expecting(uint32_t barrier, int bytes)
 {
     emulator::barrier_arrive(barrier, bytes);
 }
+static inline bool mbarrier_ended(uint32_t barrier, uint32_t parity)
+{
+    return emulator::barrier_ended(barrier, parity);
+}
 static inline void mbarrier_wait(uint32_t barrier, uint32_t parity)
 {
     emulator::barrier_wait(barrier, parity);
