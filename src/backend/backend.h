@@ -42,10 +42,9 @@ typedef union {
     op_rope_attention_args rope_attention;
 } op_args;
 
-/* The first `ops` ops of a step of one token, which the device runs as one kernel; contexts (max_len) beyond `longest` are for
- * the single ops, which are faster there. */
+/* The first `ops` ops of a step of one token, which the device runs as one kernel. */
 typedef struct {
-    int32_t ops, longest;
+    int32_t ops;
 } op_chain;
 
 typedef struct {

@@ -143,7 +143,7 @@ void runner_close(runner *r)
 static bool takes_chain(const runner *r, const batch *step)
 {
     bool one = step->T == 1 && step->R == 1 && step->N == 1;
-    return r->chain && one && step->max_len > 0 && step->max_len <= r->chain->longest && !r->hook;
+    return r->chain && one && !r->hook;
 }
 
 /* Runs the ops that a chain has of this step; returns how many. Hooks want to see every op. */

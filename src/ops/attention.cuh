@@ -96,8 +96,7 @@ static __device__ __forceinline__ head_pairs<N> load_turn(const float *cos, cons
     return turn;
 }
 
-template <int N>
-static __device__ __forceinline__ void turn_head(head_pairs<N> &h, const head_pairs<N> &turn)
+template <int N> static __device__ __forceinline__ void turn_head(head_pairs<N> &h, const head_pairs<N> &turn)
 {
 #pragma unroll
     for (int i = 0; i < N; i++) {

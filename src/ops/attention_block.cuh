@@ -23,7 +23,8 @@ typedef struct {
     float2 *partial_stats;     /* [block, head]: max, sum of weights */
     float *partial_sums;       /* [block, head, channel] */
     unsigned *counters;        /* [row, y] arrived blocks */
-    int splits, least; /* most there can be; positions of one, a multiple of SPLIT_STEP, unless all must have more */
+    int splits,
+        least; /* most there can be; positions of one, a multiple of SPLIT_STEP, unless all must have more */
     int groups, heads; /* groups of `heads` query heads (the last may be smaller) per kv head */
     int page_shift;    /* S is 2^page_shift and rows are 16-byte aligned; -1: the general path */
     int by_token;      /* tokens of rows with more than one, instead of rows with one */
@@ -106,7 +107,10 @@ template <class E, int G, int L> struct block_memory {
     float most[WARPS][G], total[WARPS][G];
     bool last;
 
-    __device__ __forceinline__ void put_q(int head, int c, float v) { q[head][c] = v; }
+    __device__ __forceinline__ void put_q(int head, int c, float v)
+    {
+        q[head][c] = v;
+    }
 };
 
 /* ---- New heads ----------------------------------------------------------------------------------------------- */
@@ -121,8 +125,8 @@ static __device__ __forceinline__ head_pairs<N> item_weights(const attend_args &
 }
 
 template <class E, int N>
-static __device__ __forceinline__ void keep_fresh(E *shared, E *cache, bool write, const head_pairs<N> &h, int C,
-                                                  int padded, rope_pairing pairing)
+static __device__ __forceinline__ void keep_fresh(E *shared, E *cache, bool write, const head_pairs<N> &h,
+                                                  int C, int padded, rope_pairing pairing)
 {
     int lane = threadIdx.x % 32;
 #pragma unroll

@@ -1,4 +1,4 @@
-/* The attention of persistent.cu: attention.cu's, between words of other blocks.
+/* The attention of persistent.cu: between words of other blocks, over tiles that come through the ring (persistent_tiles.cuh).
  *
  * A block has one column (a kv head with a group of its query heads) and one split of the positions, or nothing. With
  * several splits each posts its part, and each brings together its own share of the channels of all parts. */

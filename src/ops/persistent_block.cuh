@@ -19,14 +19,14 @@ enum {
     STAGE_PITCH = TILE_ROWS * ROW_PITCH,
     MOST_STAGES = 16,
     STAGES_IN_FLIGHT = 4, /* measured: fewer keep the memory less busy, more help no model */
-    PACE_SLOTS = 2,
+    PACE_SLOTS = 3,
     GROUP_TILES = 16, /* whose sums wait in shared memory together */
     GROUP_SUMS = GROUP_TILES * TILE_ROWS,
     SUMS_BYTES = 2 * STREAM_WARPS * GROUP_SUMS * (int)sizeof(float), /* two groups, used in turn */
     MOST_ROPE_PAIRS = 64,
-    LEAST_POSITIONS = SPLIT_STEP,       /* of a block, in attention */
-    HEADS_AT_ONCE = 4,                  /* of a block, in attention: at most 8 (persistent_tiles.cuh) */
-    KV_COPIES = 8,                      /* of a tile of K or V */
+    LEAST_POSITIONS = SPLIT_STEP, /* of a block, in attention */
+    HEADS_AT_ONCE = 4,            /* of a block, in attention: at most 8 (persistent_tiles.cuh) */
+    KV_COPIES = 8,                /* of a tile of K or V */
     COPY_POSITIONS = SPLIT_STEP / KV_COPIES,
     BLOCK_THREADS = STREAM_THREADS + 32 /* the last warp sends weights */
 };
@@ -67,8 +67,9 @@ typedef struct {
     job j;
     block_place place;
     block_heads heads;
-    int tiles;             /* of SPLIT_STEP positions */
-    int own_pair, own_end; /* of the heads' pairs of channels, those that this block brings together of all splits */
+    int tiles; /* of SPLIT_STEP positions */
+    int own_pair,
+        own_end; /* of the heads' pairs of channels, those that this block brings together of all splits */
 } attention_share;
 
 /* `length`: positions, this token included. */
@@ -241,17 +242,18 @@ static __device__ __forceinline__ void send_positions(sender &s, const persisten
         size_t slot = (((size_t)of_tile * a.m.K + share.heads.kv) << a.attend.page_shift) +
                       (first & (a.m.page_slots - 1));
         size_t at = slot * C + (lane < KV_COPIES ? lane : 0) * in_copy;
-        send_stage(s, (const __nv_bfloat16 *)l.k_pool + at, lane < KV_COPIES, KV_COPIES, in_copy * 2, kv_pitch(C));
-        send_stage(s, (const __nv_bfloat16 *)l.v_pool + at, lane < KV_COPIES, KV_COPIES, in_copy * 2, kv_pitch(C));
+        send_stage(s, (const __nv_bfloat16 *)l.k_pool + at, lane < KV_COPIES, KV_COPIES, in_copy * 2,
+                   kv_pitch(C));
+        send_stage(s, (const __nv_bfloat16 *)l.v_pool + at, lane < KV_COPIES, KV_COPIES, in_copy * 2,
+                   kv_pitch(C));
     }
 }
 
 /* All that the block reads, in the order in which it is used. */
 static __device__ __forceinline__ void send_all(const persistent_args &a, const block_state &b)
 {
-    sender s = {
-        b.ring, b.full, b.empty, 0, a.stages, 1, a.stages - a.in_flight,
-        1, a.paced}; /* parity 1: barriers that nobody has used yet */
+    sender s = {b.ring, b.full, b.empty, 0, a.stages, 1, a.stages - a.in_flight,
+                1,      a.paced}; /* parity 1: barriers that nobody has used yet */
     int length = a.s.kv_len[0];
     attention_share attention = share_of_attention(a, b.layers[0].window, length);
     for (int layer = 0; layer < a.m.L; layer++) {

@@ -228,7 +228,8 @@ static __device__ __forceinline__ void multiply_tiles(const persistent_args &a, 
                                                       int tiles, int cols)
 {
     const int lane = threadIdx.x % 32, warp_cols = (int)threadIdx.x / 32 * WARP_COLS,
-              in_stage = lane / 4 * ROW_PITCH + warp_cols * 2 + lane % 4 * 16, steps = (cols + STEP_COLS - 1) / STEP_COLS;
+              in_stage = lane / 4 * ROW_PITCH + warp_cols * 2 + lane % 4 * 16,
+              steps = (cols + STEP_COLS - 1) / STEP_COLS;
     float *to = sums + warp_cols / WARP_COLS * GROUP_SUMS + lane / 4, total = 0;
     int first = 0; /* column of the stage */
 #pragma unroll 1
@@ -250,7 +251,8 @@ static __device__ __forceinline__ void multiply_tiles(const persistent_args &a, 
 
 /* The input of a product into b.work; and of the residual stream what its scale comes from. */
 static __device__ __forceinline__ void take_input(const persistent_args &a, const block_state &b,
-                                                  const persistent_product &w, const product_share &p, int kind)
+                                                  const persistent_product &w, const product_share &p,
+                                                  int kind)
 {
     const uint64_t *words = a.m.words + p.in;
     if (!p.normed)

@@ -19,13 +19,15 @@
 
 #include "ops/persistent_block.cuh"
 
-static_assert(KV_COPIES * (COPY_POSITIONS * 2 * MOST_ROPE_PAIRS * 2 + 16) <= STAGE_PITCH, "a tile of K is one stage");
+static_assert(KV_COPIES * (COPY_POSITIONS * 2 * MOST_ROPE_PAIRS * 2 + 16) <= STAGE_PITCH,
+              "a tile of K is one stage");
 
 /* A block's shared memory in attention: what prepare_heads and merge_warps want. C is at most 32 * CHUNKS. */
 template <int CHUNKS> struct attention_memory {
     typedef __nv_bfloat16 element;
     static constexpr int WIDTH = 32 * CHUNKS;
-    alignas(16) element q[HEADS_AT_ONCE][2 * WIDTH]; /* ready, times scale * log2(e): pairs' high parts before low ones */
+    alignas(16) element
+        q[HEADS_AT_ONCE][2 * WIDTH]; /* ready, times scale * log2(e): pairs' high parts before low ones */
     alignas(16) element fresh_k[WIDTH], fresh_v[WIDTH];
     alignas(16) float sum[WARPS][HEADS_AT_ONCE][WIDTH + 8];
     float most[WARPS][HEADS_AT_ONCE], total[WARPS][HEADS_AT_ONCE];
@@ -159,8 +161,7 @@ static __device__ __forceinline__ void add_values(warp_result<CHUNKS> &now, cons
 #pragma unroll
     for (int i = 0; i < CHUNKS; i++)
 #pragma unroll
-        for (int j = 0; j < 4; j++)
-            mma_16x8x8(now.sum[4 * i + j], weights, v[i][j], __nv_bfloat16());
+        for (int j = 0; j < 4; j++) mma_16x8x8(now.sum[4 * i + j], weights, v[i][j], __nv_bfloat16());
 }
 
 /* ---- All tiles ----------------------------------------------------------------------------------------------- */
@@ -191,7 +192,8 @@ static __device__ __forceinline__ int copy_of(int n)
 /* From q and the fresh k and v in shared memory, behind a barrier; leaves every warp's result there. */
 template <int CHUNKS, bool WHOLE>
 static __device__ __forceinline__ void attend_share(const persistent_args &a, block_state &b,
-                                                    attention_memory<CHUNKS> &shared, const attention_share &s)
+                                                    attention_memory<CHUNKS> &shared,
+                                                    const attention_share &s)
 {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, C = WHOLE ? 32 * CHUNKS : a.m.C,
               copy_of_k = copy_of(lane / 4), copy_of_v = copy_of(lane % 8), in_copy = warp * C * 2,

@@ -28,7 +28,8 @@ template <class E> static __global__ void prepare_prompts(const __grid_constant_
                (size_t)token * t.q_stride + (size_t)(is_q ? head : kv_head) * C;
     const float *w = is_q ? a.q_norm : is_v ? NULL : a.k_norm;
     head_pairs<PAIRS> h = load_head<PAIRS>(x, C, a.pairing);
-    head_pairs<PAIRS> turn = load_turn<PAIRS>(a.cos + (size_t)token * (C / 2), a.sin + (size_t)token * (C / 2), C);
+    head_pairs<PAIRS> turn =
+        load_turn<PAIRS>(a.cos + (size_t)token * (C / 2), a.sin + (size_t)token * (C / 2), C);
     if (w) norm_head(h, load_head<PAIRS>(w, C, a.pairing), C, a.eps);
     if (!is_v) turn_head(h, turn);
     E *cache =

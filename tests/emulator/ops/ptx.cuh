@@ -131,8 +131,7 @@ static inline void mma_16x8x16(float (&d)[4], const uint32_t (&a)[4], uint32_t b
     emulator::meet_warp(&mine, multiply_matrices<E>);
 }
 
-template <class E>
-static inline void mma_16x8x8(float (&d)[4], const uint32_t (&a)[2], uint32_t b, E element)
+template <class E> static inline void mma_16x8x8(float (&d)[4], const uint32_t (&a)[2], uint32_t b, E element)
 {
     uint32_t both[4] = {a[0], a[1], 0, 0};
     mma_16x8x16(d, both, b, 0, element);
