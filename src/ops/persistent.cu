@@ -47,7 +47,7 @@ static __device__ __forceinline__ block_state begin(const persistent_args &a)
     if (threadIdx.x == 0) b.s->head = a.m.head;
     if ((int)threadIdx.x < a.stages) {
         mbarrier_init(b.full + threadIdx.x * 8, 1);
-        mbarrier_init(b.empty + threadIdx.x * 8, STREAM_WARPS);
+        mbarrier_init(b.empty + threadIdx.x * 8, STREAM_THREADS);
         mbarriers_made();
     }
     __syncthreads();
