@@ -5,7 +5,7 @@
  *
  * Between two bars every block needs what all have made, and gets it as words (posts.cuh): there are no barriers of the
  * grid. What separates this from as many kernels is that weights never stop coming: the ring of each block, some 190 KB of
- * its next weights, is filled across the bars (persistent_block.cuh), and the bars cost an exchange through L2, about 1 us
+ * its next weights, is filled across the bars (persistent_stream.cuh), and the bars cost an exchange through L2, about 1 us
  * on an H200, and no launch.
  *
  * Words are written again a layer later. By then every block that read them has: it has posted rows of the residual

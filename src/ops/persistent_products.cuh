@@ -2,7 +2,7 @@
 #ifndef NVLLM_OPS_PERSISTENT_PRODUCTS_CUH
 #define NVLLM_OPS_PERSISTENT_PRODUCTS_CUH
 
-#include "ops/persistent_block.cuh"
+#include "ops/persistent_stream.cuh"
 
 /* ---- Inputs -------------------------------------------------------------------------------------------------- */
 

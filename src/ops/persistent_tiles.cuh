@@ -1,4 +1,4 @@
-/* Attention over the tiles of K and V that come through the ring of persistent_block.cuh, on tensor cores.
+/* Attention over the tiles of K and V that come through the ring of persistent_stream.cuh, on tensor cores.
  *
  * A tile is 64 positions, eight copies of eight neighbours. Each of the 8 warps takes the same one of every copy, for all
  * heads, and keeps an online softmax of its own (arXiv:1805.02867, in base 2) until the warps' results are merged.
@@ -17,7 +17,7 @@
 #ifndef NVLLM_OPS_PERSISTENT_TILES_CUH
 #define NVLLM_OPS_PERSISTENT_TILES_CUH
 
-#include "ops/persistent_block.cuh"
+#include "ops/persistent_stream.cuh"
 
 static_assert(KV_COPIES * (COPY_POSITIONS * 2 * MOST_ROPE_PAIRS * 2 + 16) <= STAGE_PITCH,
               "a tile of K is one stage");

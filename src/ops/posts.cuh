@@ -2,7 +2,7 @@
  *
  * A word is written whole and read whole, so a reader that sees the tag it waits for has the value that was written with
  * it: no fence, no counter, no barrier stands between the two blocks, and looking for the word is reading it. (A barrier of
- * all blocks and a read behind it take a third longer on an H200.) Nothing else is ordered by a word.
+ * all blocks and a read behind it take half as long again on an H200.) Nothing else is ordered by a word.
  *
  * Whose blocks wait for each other must all be running: a cooperative launch sees to that. A word may be written again when
  * every block that looks for it has seen it; where that follows from what the writer itself has waited for, there is
