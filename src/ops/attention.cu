@@ -90,7 +90,6 @@ template <class E, int G, int L> static void launch_attend(attend_args *d, const
     int blocks = cuda->multiprocessors * blocks_per_sm<E, G>();
     if (blocks > MOST_BLOCKS) blocks = MOST_BLOCKS;
     d->splits = d->by_token ? 1 : splits_of(d, blocks);
-    d->least = SPLIT_STEP;
     d->partial_stats = (float2 *)cuda->scratch;
     d->partial_sums = (float *)(d->partial_stats + MOST_BLOCKS * MOST_HEADS);
     d->counters = cuda->counters;

@@ -23,8 +23,7 @@ typedef struct {
     float2 *partial_stats;     /* [block, head]: max, sum of weights */
     float *partial_sums;       /* [block, head, channel] */
     unsigned *counters;        /* [row, y] arrived blocks */
-    int splits,
-        least; /* most there can be; positions of one, a multiple of SPLIT_STEP, unless all must have more */
+    int splits;
     int groups, heads; /* groups of `heads` query heads (the last may be smaller) per kv head */
     int page_shift;    /* S is 2^page_shift and rows are 16-byte aligned; -1: the general path */
     int by_token;      /* tokens of rows with more than one, instead of rows with one */
@@ -50,8 +49,8 @@ static __device__ __forceinline__ bool find_split(job &j, const attend_args &d, 
                                                   int visible_end)
 {
     int visible = window > 0 ? max(0, visible_end - window) : 0;
-    int start = visible & -SPLIT_STEP, count = visible_end - start, step = d.least;
-    j.splits = (count + step - 1) / step;
+    int start = visible & -SPLIT_STEP, count = visible_end - start, step = SPLIT_STEP;
+    j.splits = (count + SPLIT_STEP - 1) / SPLIT_STEP;
     if (j.splits > d.splits) {
         step = ((count + d.splits - 1) / d.splits + SPLIT_STEP - 1) & -SPLIT_STEP;
         j.splits = (count + step - 1) / step;

@@ -247,7 +247,7 @@ static __global__ void __maxnreg__(72) few(const __grid_constant__ few_args a)
                 if (column + warp_cols < a.cols) {
                     uint4 in[LOADS];
                     load_inputs(in, lane_x + column, has_token);
-                    multiply_step<32>(sum, stage, in);
+                    multiply_step(sum, stage, in);
                 }
                 fetch(a, &c, stage, steps);
                 stage += STAGE_BYTES / 16;

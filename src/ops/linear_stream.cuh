@@ -37,14 +37,13 @@ static __device__ __forceinline__ void load_inputs(uint4 (&in)[LOADS], const __n
     }
 }
 
-/* One step: this lane's LOADS x 16 bytes of weights, SPACING x 16 from one to the next, against them. */
-template <int SPACING>
+/* One step: this lane's LOADS x 16 bytes of weights, a warp's from one to the next, against them. */
 static __device__ __forceinline__ void multiply_step(float (&sum)[LOADS][4], const uint4 *stage,
                                                      const uint4 (&in)[LOADS])
 {
     uint4 w[LOADS];
 #pragma unroll
-    for (int i = 0; i < LOADS; i++) w[i] = stage[i * SPACING];
+    for (int i = 0; i < LOADS; i++) w[i] = stage[i * 32];
 #pragma unroll
     for (int i = 0; i < LOADS; i++) {
         uint32_t x_low[4] = {in[i].x, 0, in[i].y, 0};

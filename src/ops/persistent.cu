@@ -177,7 +177,7 @@ static int stages_of(const persistent_model *m, const cuda_context *cuda)
 static int groups_of(const persistent_model *m, int max_len, int blocks)
 {
     int ratio = m->H / m->K, heads = 1;
-    long long splits = ((long long)max_len + LEAST_POSITIONS - 1) / LEAST_POSITIONS;
+    long long splits = ((long long)max_len + SPLIT_STEP - 1) / SPLIT_STEP;
     while (heads < ratio && heads < HEADS_AT_ONCE) {
         long long parts = m->K * splits * ((ratio + heads - 1) / heads);
         if (parts <= (heads == 1 ? blocks / 2 : blocks)) break;
@@ -241,7 +241,6 @@ static attend_args attention_of(const persistent_model *m, const persistent_step
     d.groups = groups;
     d.heads = heads_of_group(m, groups);
     d.splits = splits;
-    d.least = LEAST_POSITIONS;
     while (1 << d.page_shift < m->page_slots) d.page_shift++;
     return d;
 }

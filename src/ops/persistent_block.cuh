@@ -20,9 +20,8 @@ enum {
     GROUP_SUMS = GROUP_TILES * TILE_ROWS,
     SUMS_BYTES = 2 * STREAM_WARPS * GROUP_SUMS * (int)sizeof(float), /* two groups, used in turn */
     MOST_ROPE_PAIRS = 64,
-    LEAST_POSITIONS = SPLIT_STEP, /* of a block, in attention */
-    HEADS_AT_ONCE = 4,            /* of a block, in attention: at most 8 (persistent_tiles.cuh) */
-    KV_COPIES = 8,                /* of a tile of K or V */
+    HEADS_AT_ONCE = 4, /* of a block, in attention: at most 8 (persistent_tiles.cuh) */
+    KV_COPIES = 8,     /* of a tile of K or V */
     COPY_POSITIONS = SPLIT_STEP / KV_COPIES,
     BLOCK_THREADS = STREAM_THREADS + 32 /* the last warp sends weights */
 };
